@@ -61,6 +61,10 @@ class Audience:
     def gone(self, number: int) -> None:
         """A connection has ended."""
         self._older.discard(number)
+        self.shown_all(number)
+
+    def shown_all(self, number: int) -> None:
+        """A connection is sent a seal that says who is online in its view: its member forgets what it declared."""
         self._all.pop(number, None)
         for key in self._declared.pop(number, ()):
             self._forget(key, number)

@@ -20,7 +20,7 @@ or is slow (`store_is_slow`), the rest of a new document takes effect all the sa
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -542,7 +542,7 @@ class Hub:
         effects += [LoggedIn(connection, name), Send(connection, welcome)]
         state.shown = view_class = self._view_cache.of(key)
         if login.view == view_class.digest:  # the member knows this view already
-            effects.append(Deliver((connection,), (self._sealed(connection, view_class),)))
+            effects.append(Deliver((connection,), (self._sealed((connection,), view_class),)))
         else:
             effects.append(self._whole(connection, state, view_class))
         return effects + self._presence(key, online=True)
@@ -665,12 +665,14 @@ class Hub:
         return self._allocations.addresses(self._membership, network_name, name, key)
 
     def _whole(self, connection: int, state: Connection, view_class: ViewClass) -> Deliver:
-        sealed = self._sealed(connection, view_class)
+        sealed = self._sealed((connection,), view_class)
         return Deliver((connection,), (*self._view_cache.whole(view_class, state.minor), sealed))
 
-    def _sealed(self, connection: int, view_class: ViewClass) -> bytes:
-        """The seal of a member's view, with presence if the member is told of everybody."""
-        told = self._audience.told_at_login(connection)
+    def _sealed(self, connections: Sequence[int], view_class: ViewClass) -> bytes:
+        """The seal of a view that these members share, with presence if they are told of everybody."""
+        told = self._audience.told_at_login(connections[0])
+        for connection in connections if told else ():
+            self._audience.shown_all(connection)
         return self._view_cache.sealed(view_class, self._anywhere if told else None)
 
     def _hang(self) -> None:
@@ -689,6 +691,6 @@ class Hub:
         for (old, new, minor), connections in changes.items():
             cache = self._view_cache
             frames = cache.change(old, new, minor) if old is not None else cache.whole(new, minor)
-            sealed = self._sealed(connections[0], new)  # the same for all that see the same
+            sealed = self._sealed(connections, new)
             effects.append(Deliver(tuple(connections), (*frames, sealed)))
         return effects

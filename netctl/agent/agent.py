@@ -262,9 +262,10 @@ class Agent:
         """Digests of documents that were rolled back."""
         return self.commits.refused()
 
-    async def status(self) -> dict[str, Any]:
-        """The answer to `netctl status -o json`, with present counters and handshakes."""
-        await self.client.know_all()
+    async def status(self, *, look: bool = True) -> dict[str, Any]:
+        """The answer to `netctl status -o json`, with present counters and handshakes. `look`: see `Status`."""
+        if look:
+            await self.client.know_all()
         await self.tunnels.refresh()
         await self.firewall.refresh()
         return status_of(self.snapshot())
@@ -323,7 +324,10 @@ class Agent:
             case PresenceChanged(key, online):
                 self.timeline.add("member", f"{self.state.name_of(key)}: {'online' if online else 'offline'}")
                 self._presence({key: online})
-            case PresenceKnown(told):
+            case PresenceKnown(told, kept):
+                if kept is not None:
+                    self.client.kept = kept
+                    self.runner.post(on.ViewConfirmed(kept))
                 self._presence(told)
             case PathMessage(message, servers):
                 self.paths.message(message, servers)

@@ -55,7 +55,7 @@ class ControlServer:
         agent = self._agent
         match request:
             case r.Status():
-                return await agent.status()
+                return await agent.status(look=request.look)
             case r.Watch():
                 return r.WatchReply(await agent.viewers.wait(request.seen, request.wait_s))
             case r.Doctor():

@@ -119,7 +119,7 @@ def rows(known: Facts) -> list[tuple[str, str]]:
 
 def _agent(locations: Locations) -> NoAgent | Running:
     try:
-        status = ask(locations, Status(), timeout_s=AGENT_TIMEOUT_S).reply
+        status = ask(locations, Status(look=False), timeout_s=AGENT_TIMEOUT_S).reply
     except NoAgentError:
         return NoAgent()
     except (NetctlError, OSError) as error:

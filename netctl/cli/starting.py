@@ -49,7 +49,7 @@ def start_agent(locations: Locations, engine: str, *, at_boot: bool = False) -> 
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            ask(locations, r.Status())
+            ask(locations, r.Status(look=False))
         except NoAgentError:
             if process is not None and process.poll() is not None:
                 lines = log.read_text().strip().splitlines() or ["no reason given"]

@@ -13,7 +13,7 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.choices import Joined
 from netctl.node.commit import Proof
-from netctl.node.context import Context, Job, ask, share_mediator
+from netctl.node.context import Context, Job, ask, share_mediator, store
 from netctl.node.reconciling import bring, verify
 from netctl.node.rollback import RollBack
 from netctl.node.state import NodeState
@@ -86,7 +86,17 @@ def recall(context: Context, document: Document) -> Job[None]:
     """Use the view that is on disk for one of the document's mediators."""
     if context.alone:
         return
+    yield from keep_view(context)  # a later generation may not be on disk yet
     context.use((yield from ask(do.RecallView(document), on.ViewKept)).kept)
+
+
+def keep_view(context: Context) -> Job[None]:
+    """Write down the newest view, unless that was done."""
+    kept, context.unkept = context.unkept, None
+    if kept is not None:
+        reason = yield from store(do.KeepView(kept))
+        if reason is not None:  # a full disk does not stop a network
+            context.warn(f"cannot keep the view for the next start: {reason}")
 
 
 def _go_back(context: Context, before: NodeState, kept: Kept | None, tried: Document) -> None:

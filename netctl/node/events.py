@@ -211,6 +211,13 @@ class ViewReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewConfirmed:
+    """The mediator's view is the same at a later generation."""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
 class PresenceReceived:
     """The mediator said of these members of the view whether they are online; None: not known any more."""
 
@@ -258,6 +265,7 @@ Happening = (
     | Requested
     | Answered
     | ViewReceived
+    | ViewConfirmed
     | PresenceReceived
     | LinkChanged
     | PortUnfit

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from netctl.model.errors import LocalError
@@ -17,8 +18,8 @@ from netctl.model.keys import WireGuardKey
 from netctl.node import changing, confirming, healing, joining, requests
 from netctl.node import effects as do
 from netctl.node import events as on
-from netctl.node.carrying import recall
-from netctl.node.context import Context, Job, reason_of, store
+from netctl.node.carrying import keep_view, recall
+from netctl.node.context import Context, Job, reason_of
 from netctl.node.linkstate import LinkState
 from netctl.node.ownport import WORDS, is_fixed, next_turn, turn_of
 from netctl.node.reconciling import observe, reconcile
@@ -106,8 +107,15 @@ class Node:
                 context.state = replace(context.state, view=view)
                 context.kept = context.unkept = kept
                 context.wanted = True
-                self._add("keep the view", self._keep_view)
+                self._add("keep the view", partial(keep_view, context))
                 self._wake()
+            case on.ViewConfirmed(
+                kept
+            ):  # nothing follows from it: it is written with the next view, or at the end
+                context.kept = context.unkept = kept
+                if (present := context.state.view) is not None:
+                    later = replace(present, generation=kept.view.generation)
+                    context.state = replace(context.state, view=later)
             case on.PresenceReceived(online):
                 context.state = context.state.present(online)
             case on.LinkChanged(state):
@@ -301,14 +309,6 @@ class Node:
             context.fail((yield from reconcile(context)).error)
         except Exception as error:  # a failure is one line of the log: the node lives on
             context.fail(reason_of(error))
-
-    def _keep_view(self) -> Job[None]:
-        context = self.context
-        kept, context.unkept = context.unkept, None
-        if kept is not None:
-            reason = yield from store(do.KeepView(kept))
-            if reason is not None:  # a full disk does not stop a network
-                context.warn(f"cannot keep the view for the next start: {reason}")
 
     def _revive(self) -> Job[None]:
         yield from healing.revive(self.context)

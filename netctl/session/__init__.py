@@ -3,6 +3,7 @@
 from netctl.session.backoff import Backoff
 from netctl.session.client import (
     PROOF_S,
+    UNPROVEN,
     ClientSession,
     Closed,
     Effect,
@@ -21,6 +22,7 @@ from netctl.session.views import open_view
 
 __all__ = [
     "PROOF_S",
+    "UNPROVEN",
     "Backoff",
     "ClientSession",
     "Closed",

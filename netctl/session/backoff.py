@@ -23,7 +23,9 @@ class Backoff:
         self._failures = 0
 
     def spread(self, members: int) -> None:
-        """Spread the return of so many members, which lost the mediator at the same moment as this one."""
+        """Spread the return of so many members, which lost the mediator at the same moment as this one; 0: this one
+        alone did.
+        """
         self._base_s = min(max(BASE_S, members / RETURN_PER_S), CAP_S / 2)
 
     def next_delay(self, fraction: float, *, elsewhere: bool = False) -> float:

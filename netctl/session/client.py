@@ -36,6 +36,8 @@ PROOF_S = 1.5
 """Seconds for an answer after the routes of this host have changed; over a satellite it takes 0.7 s. With the 0.2 s
 after which a burst of changes is over, a dead way is left within two seconds of the last change.
 """
+UNPROVEN = "unproven"
+"""The code of a connection that closes for want of this proof: this host alone has lost its mediator."""
 UNSPECIFIED = "0.0.0.0"  # noqa: S104
 """As an address from the mediator it means "the address at which you reached me": a mediator behind NAT knows no
 other.
@@ -98,9 +100,13 @@ class PresenceChanged:
 
 @dataclass(frozen=True, slots=True)
 class PresenceKnown:
-    """What this host asked about the presence of members; None: it is not told of a member any more."""
+    """What this host asked about the presence of members, as far as it is new; None: it is not told of a member any
+    more.
+    """
 
     online: Mapping[WireGuardKey, bool | None]
+    kept: Kept | None = None
+    """The same view at a later generation, to store on disk with the next view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +224,7 @@ class ClientSession:
             return []
         if self._proof_due is not None and now >= self._proof_due:
             message = "the mediator does not answer since this host's addresses or routes have changed"
-            return self._close(RemoteError(message, "silent"))
+            return self._close(RemoteError(message, UNPROVEN))
         if now >= self._heard + SILENCE_FACTOR * self._keepalive_s:
             return self._close(RemoteError("the mediator has gone silent", "silent"))
         effects = self._ask(*self._interests.handle_timer(now))
@@ -293,7 +299,7 @@ class ClientSession:
             case w.Presences(here, away):
                 told = {WireGuardKey.parse(text): True for text in here}
                 told |= {WireGuardKey.parse(text): False for text in away}
-                return [PresenceKnown(self._interests.told(told))]
+                return [PresenceKnown(self._interests.answered(told))]
             case w.RelayGrant(relay=relay) if relay:
                 return [PathMessage(message)]
             case w.RelayGrant():
@@ -315,26 +321,24 @@ class ClientSession:
         """Another view, or the first one of this session."""
         members = kept.view.members
         if kept.seal.online or not members:
-            self._interests.small_view()
+            self._interests.small_view(_presence(kept.view))
             return [ViewChanged(kept.view, kept)]
         asked = self._ask(self._interests.large_view(members.keys(), now), ())
         return [ViewChanged(known(kept.view, self._interests.known(members.keys())), kept), *asked]
 
     def _confirmed(self, kept: Kept, before: int) -> list[Effect]:
         """The same view again: with everybody's presence, because this member has asked, or of a later generation."""
-        told: Mapping[WireGuardKey, bool | None] = {}
-        if kept.seal.online:
-            online = {key: bool(member.online) for key, member in kept.view.members.items()}
-            told = self._interests.told(online)
-        if kept.seal.generation == before:
-            return [PresenceKnown(told)] if told else []
-        if self._interests.is_large:
-            told = self._interests.known(kept.view.members.keys())
-        return [ViewChanged(known(kept.view, told) if told else kept.view, kept)]
+        told = self._interests.answered(_presence(kept.view)) if kept.seal.online else {}
+        newer = kept if kept.seal.generation != before else None
+        return [PresenceKnown(told, newer)] if newer is not None or kept.seal.online else []
 
     @staticmethod
     def _refresh(ask: bool) -> list[Effect]:
         return [SendFrame(w.encode(w.Refresh()))] if ask else []
+
+
+def _presence(view: View) -> dict[WireGuardKey, bool]:
+    return {key: bool(member.online) for key, member in view.members.items()}
 
 
 def _one_family_each(mediator: Sequence[SocketAddress]) -> tuple[SocketAddress, ...]:

@@ -43,11 +43,6 @@ class Interests:
         self._repeat_due = float("inf")
         self._known: dict[WireGuardKey, bool] = {}
 
-    @property
-    def is_large(self) -> bool:
-        """Whether the mediator tells only of those that are asked for."""
-        return self._large
-
     def known(self, members: Collection[WireGuardKey]) -> Mapping[WireGuardKey, bool | None]:
         """The presence of members in a large view; None: not known. This member itself is online."""
         return {key: True if key == self._key else self._known.get(key) for key in members}
@@ -59,15 +54,16 @@ class Interests:
 
     def large_view(self, members: Collection[WireGuardKey], now: float) -> list[Interest]:
         """A view without presence has come."""
+        kept = self._known if self._large else {}
         self._large, self._members = True, members
-        self._known = {key: online for key, online in self._known.items() if key in members}
+        self._known = {key: online for key, online in kept.items() if key in members}
         return self._declare(now)[0]
 
-    def small_view(self) -> None:
-        """A view with presence has come: the mediator tells of everybody in it."""
+    def small_view(self, online: Mapping[WireGuardKey, bool]) -> None:
+        """A view with presence has come: the mediator tells of everybody in it, and forgets what was declared."""
         self._large, self._declared, self._asked_all = False, frozenset(), None
         self._repeat_due = float("inf")
-        self._known.clear()
+        self._known = dict(online)
 
     def _declare(self, now: float) -> tuple[list[Interest], list[WireGuardKey]]:
         if not self._large:
@@ -96,16 +92,22 @@ class Interests:
         return [Interest(all=True)]
 
     def told(self, online: Mapping[WireGuardKey, bool]) -> dict[WireGuardKey, bool | None]:
-        """The mediator has told who is online. Returns what is to be known of it."""
-        if not self._large:
-            return dict(online)
-        news = {
+        """The mediator has told who is online. Returns what is to be known of it, repetitions included."""
+        heard = {
             key: state
             for key, state in online.items()
-            if key in self._members and (self._asked_all is not None or key in self._declared)
+            if not self._large
+            or (key in self._members and (self._asked_all is not None or key in self._declared))
         }
-        self._known.update(news)
-        return dict(news)
+        self._known.update(heard)
+        return dict(heard)
+
+    def answered(self, online: Mapping[WireGuardKey, bool]) -> dict[WireGuardKey, bool | None]:
+        """The mediator has answered a question. Returns what is new: an answer that repeats the last one is no reason
+        to check a path.
+        """
+        before = {key: self._known.get(key) for key in online}
+        return {key: state for key, state in self.told(online).items() if before[key] is not state}
 
     def next_timer(self) -> float:
         """When `handle_timer` is due."""

@@ -175,10 +175,11 @@ def judge(view: View, sealed: Sealed, pins: Sequence[IdentityKey], to: WireGuard
 
 
 def with_presence(view: View, sealed: Sealed) -> View:
-    """The view with the presence that came with its seal, or with nobody online where none came."""
-    online = read_online(sealed, view.members) if sealed.online else frozenset()
+    """The view with the presence that came with its seal; where none came nobody's is known."""
+    online = read_online(sealed, view.members) if sealed.online else None
     members: Mapping[WireGuardKey, ViewMember] = {
-        key: ViewMember(member.name, key, key in online) for key, member in view.members.items()
+        key: ViewMember(member.name, key, key in online if online is not None else None)
+        for key, member in view.members.items()
     }
     return View(sealed.generation, members, view.leases, view.document)
 

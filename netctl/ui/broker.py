@@ -178,7 +178,7 @@ class Broker:
 
     def _ask_firewall(self, request: w.AskFirewall) -> w.FirewallVerdict:
         server = Server(self._rights.locations.socket, "agent", AGENT_MISSING)
-        status = ask(server, Status(), timeout_s=TIMEOUT_S).reply
+        status = ask(server, Status(look=False), timeout_s=TIMEOUT_S).reply
         with self._reading_rules:
             found = ask_firewall(
                 status, Asked(request.src, request.dst, request.proto, request.port), self._rules
@@ -190,7 +190,7 @@ class Broker:
         self._checks.take(time.monotonic())
         try:
             server = Server(self._rights.locations.socket, "agent", AGENT_MISSING)
-            status = ask(server, Status(), timeout_s=TIMEOUT_S).reply
+            status = ask(server, Status(look=False), timeout_s=TIMEOUT_S).reply
             peer = next((one for one in status.peers if one.name == member), None)
             if peer is None:
                 raise LocalError("this host has no peer of that name")

@@ -118,7 +118,9 @@ class Page:
 def _names(wish: Wish) -> list[str]:
     """The address and the names of this host in the overlay. Raises LocalError if the address is not this
     host's."""
-    status = ask(Server(wish.locations.socket, "agent", AGENT_MISSING), Status(), timeout_s=TIMEOUT_S).reply
+    status = ask(
+        Server(wish.locations.socket, "agent", AGENT_MISSING), Status(look=False), timeout_s=TIMEOUT_S
+    ).reply
     address = str(wish.listen)
     networks = [name for name, network in status.networks.items() if address in network.addresses]
     if not networks or status.member is None:

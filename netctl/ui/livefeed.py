@@ -91,6 +91,8 @@ class LiveFeed:
         self._wake = asyncio.Event()
         self._one = asyncio.Lock()
         self._looked_at = float("-inf")
+        self._looked = False
+        """Whether somebody looked then, so that the agent asked for the presence of all."""
         self._cells: dict[str, Cells] = {}
         self._marks: dict[str, int] = {}
         """For each peer a checksum of what a table of peers shows of it beside its row."""
@@ -109,7 +111,7 @@ class LiveFeed:
     async def run(self) -> None:
         """Ask the agent again and again. A NetctlError is shown, and does not end this."""
         while True:
-            await self.fresh(0.0)
+            await self.fresh(0.0, look=self._looking > 0)
             if self._looking:
                 await self._change()
                 continue
@@ -129,18 +131,18 @@ class LiveFeed:
         rest_s = REST_S if self._seen != before else WATCHED_S
         await asyncio.sleep(max(began + rest_s - time.monotonic(), 0.0))
 
-    async def fresh(self, age_s: float = WATCHED_S) -> None:
-        """Ask the agent, unless that was done less than `age_s` seconds ago."""
+    async def fresh(self, age_s: float = WATCHED_S, *, look: bool = True) -> None:
+        """Ask the agent, unless that was done less than `age_s` seconds ago. `look`: whether somebody looks."""
         async with self._one:
-            if time.monotonic() - self._looked_at >= age_s:
-                await self._look()
-                self._looked_at = time.monotonic()
+            if time.monotonic() - self._looked_at >= age_s or (look and not self._looked):
+                await self._look(look)
+                self._looked_at, self._looked = time.monotonic(), look
 
-    async def _look(self) -> None:
+    async def _look(self, look: bool) -> None:
         was, general, marks, host = self._cells, self._general(), self._marks, self._host()
         try:
             self.mediates = (await self._broker.ask("broker", IsMediator())).here
-            status = await self._broker.ask("agent", Status())
+            status = await self._broker.ask("agent", Status(look))
             await self._document(status)
         except NetctlError as error:
             self.error = str(error)

@@ -132,6 +132,11 @@ class StatusReply(Struct, frozen=True):
 class Status(Request[StatusReply], frozen=True, tag="status"):
     """Ask for the state of the host, its networks and its peers."""
 
+    look: bool = True
+    """Whether peers are looked at: in a large view the mediator is then asked for the presence of all, and tells of
+    each change for a minute. False: only those are known whose tunnels are open, unless somebody else looks.
+    """
+
 
 class WatchReply(Struct, frozen=True):
     """`changes`: how often peers, paths or presence have changed in this agent's life."""

@@ -143,6 +143,14 @@ def test_the_newest_generations_are_kept_by_identity_and_by_the_stores_name(wher
     assert (found.newest, list(found.stores.items())) == ({PIN: 7}, [("other", 3), ("s", 7)])
 
 
+def test_of_a_view_from_disk_nobodys_presence_is_known(where: Locations) -> None:
+    shown = view(PEER, generation=7)
+    StateStore(where).keep_view(Kept(shown, sealed(shown), {PIN: 7}))
+    found = StateStore(where).view((PIN,), KEY)
+    assert found is not None
+    assert {member.online for member in found.view.members.values()} == {None}
+
+
 def test_a_view_that_an_older_agent_kept_has_no_names_of_stores(where: Locations) -> None:
     shown = view(PEER, generation=7)
     StateStore(where).keep_view(Kept(shown, sealed(shown), {PIN: 7}))

@@ -37,6 +37,8 @@ class Runner:
     def __init__(self, state: Path, fails: int = 0, error: Exception | None = None) -> None:
         self.steered: asyncio.Queue[Endpoints] = asyncio.Queue()
         self.looks: list[float] = []
+        self.told_open: asyncio.Queue[frozenset[WireGuardKey]] = asyncio.Queue()
+        """The open pairs, each time they were told."""
         self._fails, self._error = fails, error or TimeoutError("the engine does not answer")
         self.opened: list[tuple[WireGuardKey, int]] = []
         """Whose tunnel was opened, and how many calls of the engine were made by then."""
@@ -52,6 +54,7 @@ class Runner:
             self.guard,
             through=self.through,
             look_soon=self.looks.append,
+            on_open=self.told_open.put_nowait,
         )
 
     def through(self, key: WireGuardKey) -> None:
@@ -93,6 +96,19 @@ def test_many_endpoints_are_one_call_of_the_engine(tmp_path: Path) -> None:
         runner.paths._perform([SetEndpoint(keys[0], ELSEWHERE)])
         assert await runner.steered.get() == {**dict.fromkeys(keys, PLACE), keys[0]: ELSEWHERE}
         assert runner.steered.empty()
+
+    run(lambda: Runner(tmp_path), story)
+
+
+def test_pairs_that_open_or_go_at_once_are_told_once(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        for count in range(1, 6):
+            runner.paths.peers(frozenset(WireGuardKey(bytes([number]) * 32) for number in range(1, count)))
+        runner.paths.peers(frozenset({ONE, OTHER}))
+        assert await runner.told_open.get() == {ONE, OTHER}
+        runner.paths.peers(frozenset({ONE}))
+        assert await runner.told_open.get() == {ONE}
+        assert runner.told_open.empty()
 
     run(lambda: Runner(tmp_path), story)
 

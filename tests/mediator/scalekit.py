@@ -535,7 +535,9 @@ class World:
                     host.presence.update({key: member.online for key, member in view.members.items()})
                 case c.PresenceChanged(key, online):
                     host.presence[key] = online
-                case c.PresenceKnown(known):
+                case c.PresenceKnown(known, later):
+                    if later is not None:
+                        host.kept, host.newest = later, later.seal.generation
                     host.presence.update(known)
                 case c.PathMessage(w.Introduction() as message):
                     self._answers.append((host, message))

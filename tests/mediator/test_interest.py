@@ -121,6 +121,24 @@ def test_a_member_that_leaves_the_view_is_not_told_of_and_one_that_comes_back_is
     assert names(shell.view(1, "ann")) == {"ann", "bob", "cid", "dan"}
 
 
+def test_a_seal_that_tells_of_everybody_ends_what_was_declared_before() -> None:
+    """Its member forgets it too, and declares anew in a large view: the sum would be more than any agent declares."""
+    shell = Shell(interest_above=3)
+    shell.login(1, "ann")
+    shell.login(2, "cid")
+    shell.give(1, w.Interest([text("bob"), text("cid")], all=True))
+    assert len(shell.hub._audience) == 2
+    shell.load(document(absent=("bob",)))
+    assert sealed(shell, 1).online
+    assert len(shell.hub._audience) == 0
+    shell.load(document())
+    assert not sealed(shell, 1).online
+    start = len(shell.sent[1])
+    shell.perform(shell.hub.disconnected(2))
+    assert heard(shell, 1, start) == [], "nobody is declared"
+    assert shell.hub._audience.next_timer() is None
+
+
 def test_a_member_of_the_release_before_is_told_of_everybody() -> None:
     shell = Shell(minor=0, interest_above=LARGE)
     shell.login(1, "ann")

@@ -12,15 +12,19 @@ from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState
 from netctl.model.keys import WireGuardKey
 from netctl.model.outcome import ApplyOutcome
+from netctl.model.view import View
 from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node import requests
+from netctl.node.carrying import recall
 from netctl.node.commit import PendingCommit
 from netctl.node.confirming import TICK_S
 from netctl.node.context import Context
 from netctl.node.linkstate import LinkState
 from netctl.node.node import DRIFT_S, TURN_S, TURN_SAID_S, Node
 from netctl.node.ownport import port_of
+from netctl.session import Kept
+from netctl.wire.control import Sealed
 
 ME, OTHER = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
 
@@ -191,6 +195,24 @@ def test_a_change_of_sessions_reconciles_only_what_depends_on_it(
         shell.post(on.SessionsChanged(live))
         assert ("ApplyHost" in shell.steps) is wanted, live
         assert shell.node.context.live == live
+
+
+def test_the_same_view_at_a_later_generation_makes_no_work_and_is_on_disk_before_it_is_recalled(
+    shell: Shell,
+) -> None:
+    shell.ask(1, requests.Apply(document()))
+    context = shell.node.context
+    context.state = replace(context.state, view=View(3))
+    shell.steps.clear()
+    later = Kept(View(9), Sealed(9, "", "", ""))
+    shell.post(on.ViewConfirmed(later))
+    assert shell.steps == []
+    assert (context.kept, context.unkept) == (later, later)
+    assert context.state.view == View(9)
+    work = recall(context, document().document)
+    assert next(work) == do.KeepView(later)
+    assert isinstance(work.send(on.Stored()), do.RecallView)
+    assert context.unkept is None
 
 
 def test_a_host_that_is_brought_to_an_equal_state_keeps_the_one_it_has(shell: Shell) -> None:

@@ -16,6 +16,13 @@ def test_delays_grow_up_to_a_cap_and_begin_anew_after_a_success() -> None:
     assert backoff.next_delay(0.999) == delays[0]
 
 
+def test_whoever_alone_lost_its_mediator_returns_as_fast_as_in_a_small_network() -> None:
+    backoff = Backoff()
+    backoff.spread(1_000_000)
+    backoff.spread(0)
+    assert backoff.next_delay(1.0) == BASE_S
+
+
 def test_another_mediator_is_tried_within_a_second_and_a_second_failure_counts_as_such() -> None:
     backoff = Backoff()
     assert backoff.next_delay(0.999, elsewhere=True) < MOVE_S

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from netctl.model.keys import WireGuardKey
@@ -10,7 +12,7 @@ from netctl.session import ClientSession, Effect, PresenceChanged, PresenceKnown
 from netctl.session import interest as i
 from netctl.wire import control as w
 from tests.session.loginkit import KEY
-from tests.session.test_client_session import give, parts, ready, view
+from tests.session.test_client_session import PIN, give, parts, ready, view
 
 COUNT = 5
 OTHERS = [WireGuardKey(number.to_bytes(32, "big")) for number in range(1, COUNT)]
@@ -118,15 +120,51 @@ def test_who_looks_at_all_knows_all_for_a_minute() -> None:
     assert sent(client.look_at_all(63.0)) == [w.Interest(all=True)]
 
 
-def test_presence_of_all_with_a_later_generation_is_no_small_view() -> None:
+def test_the_same_view_at_a_later_generation_is_no_change_of_it() -> None:
     client = large(OTHERS[0])
     client.look_at_all(1.0)
-    later = msgspec.structs.replace(parts(view(COUNT))[1])
-    newer = View(4, view(COUNT).members, view(COUNT).leases)
-    effects = give(client, parts(newer)[1], 1.2)
-    assert later.digest == parts(newer)[1].digest
-    assert presence(effects) == dict.fromkeys((*OTHERS, KEY), True)
+    sealed = parts(replace(view(COUNT), generation=4))[1]
+    (told,) = give(client, sealed, 1.2)
+    assert isinstance(told, PresenceKnown)
+    assert told.online == dict.fromkeys((*OTHERS, KEY), True)
+    assert told.kept is not None
+    assert told.kept.newest == {PIN: 4}
     assert client.interested(OTHERS[:2], 2.0), "still a large view"
+    bare = msgspec.structs.replace(parts(replace(view(COUNT), generation=5))[1], online="")
+    (told,) = give(client, bare, 3.0)
+    assert isinstance(told, PresenceKnown)
+    assert told.online == {}, "and nothing that is known is forgotten"
+
+
+def test_a_small_view_at_a_later_generation_tells_what_is_new() -> None:
+    client = ready()
+    show(client, view(COUNT), large=False)
+    give(client, w.Presence(str(OTHERS[0]), online=False))
+    gone = replace(view(COUNT).members[OTHERS[1]], online=False)
+    later = replace(view(COUNT), generation=4, members={**view(COUNT).members, OTHERS[1]: gone})
+    (told,) = give(client, parts(later)[1])
+    assert isinstance(told, PresenceKnown)
+    assert told.online == {OTHERS[0]: True, OTHERS[1]: False}
+    assert told.kept is not None
+
+
+def test_an_answer_that_repeats_what_is_known_is_no_news_but_an_answer() -> None:
+    client = large(*OTHERS[:2])
+    answer = w.Presences(text(OTHERS[0]), text(OTHERS[1]))
+    assert known(give(client, answer, 1.0)) == {OTHERS[0]: True, OTHERS[1]: False}
+    assert give(client, answer, 2.0) == [PresenceKnown({})]
+    client.look_at_all(3.0)
+    sealed = parts(view(COUNT))[1]
+    assert known(give(client, sealed, 3.1)) == dict.fromkeys((*OTHERS[1:], KEY), True)
+    assert give(client, sealed, 3.2) == [PresenceKnown({})]
+    again = w.Presence(str(OTHERS[0]), online=True)
+    assert known(give(client, again, 4.0)) == {OTHERS[0]: True}, "one member: its path is to be checked"
+
+
+def test_what_a_small_view_told_is_not_known_in_a_large_one() -> None:
+    client = ready()
+    show(client, view(COUNT), large=False)
+    assert presence(show(client, view(COUNT - 1))) == {**dict.fromkeys(OTHERS[:-1]), KEY: True}
 
 
 def test_a_large_view_that_becomes_small_is_known_whole() -> None:

@@ -94,6 +94,25 @@ def test_a_peer_that_does_not_answer_is_said_to_be_so(known: Host, served: Serve
     assert "members report it to nobody" in text, "what the picture shows, and why no more"
 
 
+def test_a_page_that_nobody_sees_has_the_agent_ask_the_mediator_of_nobody(known: Host) -> None:
+    """The presence of all members of a large network is asked for while somebody looks, and not by the page itself."""
+
+    def looks() -> list[bool]:
+        return [one.look for one in known.asked if isinstance(one, a.Status)]
+
+    with page(known) as served:
+        wait_for("the page asks by itself", looks)
+        assert looks()[-1] is False
+        browser = served.signed_in()
+        browser.get("/")
+        assert True in looks(), "who reads a page looks"
+        wait_for("nobody looks any more", lambda: looks()[-1] is False)
+        stream = events(browser)
+        next(stream)
+        wait_for("who has a page open looks all the time", lambda: looks()[-1] is True)
+        stream.close()
+
+
 def test_peers_are_asked_only_while_a_browser_looks(known: Host, served: Served) -> None:
     browser = served.signed_in()
     browser.get("/")

@@ -179,7 +179,8 @@ class CrowdMember:
                     self._crowd.seen(self)
                 case PresenceChanged(key, online):
                     self._present({key: online})
-                case PresenceKnown(told):
+                case PresenceKnown(told, later):
+                    self.kept = later or self.kept
                     self._present(told)
                 case Closed(error):
                     self.refused += error.code.startswith("view.")

@@ -645,7 +645,10 @@ class SimMember:
                     self._post(on.ViewReceived(view, kept))
                 case PresenceChanged(key, online):
                     self._presence({key: online})
-                case PresenceKnown(told):
+                case PresenceKnown(told, later):
+                    if later is not None:
+                        agent.kept = later
+                        self._post(on.ViewConfirmed(later))
                     self._presence(told)
                 case PathMessage(message, servers):
                     self._paths(agent.manager.handle_message(message, now, servers))

@@ -25,6 +25,7 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.node.linkstate import LinkState
 from netctl.node.sharing import SHARED_NOTE_S, Sharing
 from netctl.session import (
+    UNPROVEN,
     Backoff,
     ClientSession,
     Closed,
@@ -43,9 +44,11 @@ from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 ALPN = "netctl/1"
+CHANGED = "the document names other mediators now"
 CONNECT_TIMEOUT_S = 10.0
 """For DNS, TCP and TLS together; a slow satellite link needs 4 s."""
 DRILL = "a drill: this host acts as if it had no mediator"
+FORGOTTEN = "the view was forgotten on demand"
 MAX_HOLD_S = 600.0
 """Longest drill: ends a drill whose command has died."""
 USER_TIMEOUT_MS = 10_000
@@ -131,6 +134,8 @@ class _Wire(asyncio.Protocol):
         self._decoder = FrameDecoder(LIMIT_AFTER_LOGIN)
         self._transport: asyncio.Transport | None = None
         self.session: ClientSession | None = None
+        self.kept: Kept | None = None
+        """The view with which the session began."""
         self.ended: asyncio.Future[RemoteError] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -150,6 +155,7 @@ class _Wire(asyncio.Protocol):
         ):  # only the proxy can resolve the host: then the proxy's address; STUN and relay need UDP anyway
             host, port = transport.get_extra_info("peername")[:2]
             self.reached = (SocketAddress.of(host.partition("%")[0], port),)
+        self.kept = self._client.kept
         self.session = ClientSession(
             identity=self._client.keys.identity,
             key=self._client.keys.wireguard,
@@ -159,7 +165,7 @@ class _Wire(asyncio.Protocol):
             mediator=self.reached,
             nonce=secrets.token_bytes(32),
             now=time.monotonic(),
-            kept=self._client.kept,
+            kept=self.kept,
             previous=self._client.hello,
             check_store=partial(self._client.stores.check, _name(self._mediator)),
             interest=self._client.interest,
@@ -231,7 +237,8 @@ class ControlClient:
         self.interest: frozenset[WireGuardKey] = frozenset()
         """The members whose presence this host needs."""
         self._told = asyncio.Event()
-        """Set when the mediator has told of presence."""
+        """Cleared while the mediator is asked for the presence of all."""
+        self._told.set()
         self._on_effect = on_effect
         self._on_state = on_state
         self._mediators: tuple[Mediator, ...] = ()
@@ -252,13 +259,13 @@ class ControlClient:
         self._backoff.reset()
         self._changed.set()
         if self._wire is not None:
-            self._wire.finish(RemoteError("the document names other mediators now", "changed"))
+            self._wire.finish(RemoteError(CHANGED, "changed"))
 
     def forget(self) -> None:
         """Forget the view: the next view is accepted whatever its generation."""
         self.kept = self.refused = None
         if self._wire is not None:
-            self._wire.finish(RemoteError("the view was forgotten on demand", "changed"))
+            self._wire.finish(RemoteError(FORGOTTEN, "changed"))
         self.poke()
 
     def hold(self, seconds: float) -> None:
@@ -303,23 +310,21 @@ class ControlClient:
         if wire is not None and wire.session is not None:
             wire.perform(wire.session.interested(keys, time.monotonic()))
 
-    def look_at_all(self) -> bool:
-        """Somebody looks at all members. True: their presence was asked for just now."""
+    def look_at_all(self) -> None:
+        """Somebody looks at all members: ask for their presence, unless that was done a moment ago."""
         wire = self._wire
         if wire is None or wire.session is None:
-            return False
-        asked = wire.session.look_at_all(time.monotonic())
-        if asked:
+            return
+        if asked := wire.session.look_at_all(time.monotonic()):
             self._told.clear()
             wire.perform(asked)
-        return bool(asked)
 
     async def know_all(self) -> None:
-        """Ask for the presence of all members, and wait for the answer, at most `LOOK_S`."""
-        if self.look_at_all():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._told.wait()
+        """Ask for the presence of all members, and wait for an answer that is out, at most `LOOK_S`."""
+        self.look_at_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._told.wait()
 
     def deliver(self, effect: Effect) -> None:
         """Pass an effect of the session to the agent."""
@@ -370,6 +375,8 @@ class ControlClient:
             if self.state.state in ("none", "connected"):
                 self._set_state(LinkState("connecting", time.monotonic(), self.state.error, waits=self.waits))
             error = await self._connect(mediator, port)
+            if error.code == UNPROVEN:
+                self._backoff.spread(0)
             refused = error.code.startswith(("login.", "view."))
             if error.code.startswith("view."):
                 self.refused = str(error)
@@ -394,9 +401,22 @@ class ControlClient:
         self._wire = wire
         self._avoid = None
         try:
+            self._make_up(wire, mediator)
             return await self._attend(wire)
         finally:
             self._wire = None
+            self._told.set()
+
+    def _make_up(self, wire: _Wire, mediator: Mediator) -> None:
+        """Follow the orders that came while the connection was made."""
+        if mediator not in self._mediators:
+            wire.finish(RemoteError(CHANGED, "changed"))
+        elif wire.kept is not None and self.kept is None:
+            wire.finish(RemoteError(FORGOTTEN, "changed"))
+        elif self._held_until > time.monotonic():
+            wire.finish(RemoteError(DRILL, "drill"))
+        else:
+            self.interested(self.interest)
 
     async def _attend(self, wire: _Wire) -> RemoteError:
         """Run the timers of a connection until it ends; returns why it ended."""

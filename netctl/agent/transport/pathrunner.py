@@ -61,6 +61,8 @@ from netctl.wire.nat64 import Translation
 
 Steer = Callable[[Mapping[WireGuardKey, SocketAddress]], Awaitable[None]]
 """Sets the endpoints of peers in the engine. Raises EngineError."""
+GATHER_S = 0.05
+"""Pairs that open or fold up within this are told together: each telling costs as much as there are open pairs."""
 AGAIN_S = 1.0
 """Seconds to the next look at an engine that could not be told endpoints: `observe` then tells it again."""
 
@@ -96,6 +98,8 @@ class PathRunner:
         self._another_port = another_port
         self._on_open = on_open
         self._open_change = 0
+        self._opening: asyncio.TimerHandle | None = None
+        """When `on_open` is told of the pairs that have opened or folded up since."""
         self._limit_size = limit_size
         self._through = through
         self._echo = echo
@@ -158,8 +162,9 @@ class PathRunner:
         self._doorbells.close()
         self._places.close()
         self._batches.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._opening):
+            if timer is not None:
+                timer.cancel()
         self._close_port()
 
     def _close_port(self) -> None:
@@ -270,12 +275,16 @@ class PathRunner:
             except Exception as error:  # the other effects are of other pairs
                 self._guard.caught(f"what a path wants ({type(effect).__name__})", error)
         self._schedule()
-        if self._open_change != self._manager.open_change:
-            self._open_change = self._manager.open_change
-            self._on_open(self._manager.open_peers)
+        if self._open_change != self._manager.open_change and self._opening is None:
+            self._opening = asyncio.get_running_loop().call_later(GATHER_S, self._tell_open)
         rested, self.resting = self.resting, self._manager.resting
         if rested and not self.resting:
             self._look_soon(0.0)
+
+    def _tell_open(self) -> None:
+        self._opening = None
+        self._open_change = self._manager.open_change
+        self._guard.run("the open pairs", self._on_open, self._manager.open_peers)
 
     def _do(self, effect: Effect) -> None:
         match effect:

@@ -87,7 +87,7 @@ def _wait(locations: Locations, nonce: str) -> None:
 def _hangs(locations: Locations) -> bool:
     """Whether an agent runs but does not answer `status`."""
     try:
-        ask(locations, r.Status(), timeout_s=ANSWER_S)
+        ask(locations, r.Status(look=False), timeout_s=ANSWER_S)
     except NoAgentError:
         return False
     except LocalError:

@@ -112,7 +112,7 @@ def _wait_back(locations: Locations) -> float | None:
     """Seconds until the agent is logged in again; None: not within BACK_S."""
     start = time.monotonic()
     while time.monotonic() - start < BACK_S:
-        if ask(locations, r.Status()).reply.mediator.state == "connected":
+        if ask(locations, r.Status(look=False)).reply.mediator.state == "connected":
             return time.monotonic() - start
         time.sleep(0.1)
     return None

@@ -140,7 +140,7 @@ def _wait_for(locations: Locations, name: str, network: str) -> int:
     deadline = time.monotonic() + ONLINE_TIMEOUT_S
     why = "the agent is still at it"
     while time.monotonic() < deadline:
-        state = ask(locations, r.Status()).reply
+        state = ask(locations, r.Status(look=False)).reply
         there = state.networks.get(network)
         if there is not None and there.addresses and state.engine:
             _say_refused(state.conditions)

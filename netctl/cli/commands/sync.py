@@ -120,7 +120,7 @@ class MemberTarget:
 
     def _mediator_answers(self) -> bool:
         try:
-            status = ask(self._places, r.Status()).reply
+            status = ask(self._places, r.Status(look=False)).reply
         except LocalError:
             return False
         return status.mediator.state == "connected"

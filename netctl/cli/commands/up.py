@@ -21,10 +21,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Start the agent if none runs, apply the document if none is accepted yet, and bring networks up."""
     try:
-        state = ask(locations, r.Status()).reply
+        state = ask(locations, r.Status(look=False)).reply
     except NoAgentError:
         start_agent(locations, arguments.engine)
-        state = ask(locations, r.Status()).reply
+        state = ask(locations, r.Status(look=False)).reply
     if state.document.digest is None:
         from netctl.cli.applying import ApplyWish, apply_document
 

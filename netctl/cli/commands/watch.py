@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     """Apply and watch until interrupted. Raises LocalError if the agent watches the same file."""
     path = arguments.file or locations.config
     try:
-        watching = ask(locations, r.Status()).reply.watch
+        watching = ask(locations, r.Status(look=False)).reply.watch
     except NoAgentError:
         watching = None
     if watching is not None and watching.file == str(path):
