@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mediator.core.controlconnections import Connections
+from mediator.core.controlconnections import Connections, key_of
 from mediator.core.membership import Membership
 from mediator.core.viewcache import ViewCache
 from netctl.model.errors import RemoteError
@@ -24,8 +24,6 @@ from netctl.wire import control as w
 
 INTEREST_ABOVE = 256
 """Members of a view that are told of each other as a matter of course: a change then costs at most 256 messages."""
-INTEREST_ALL_S = 60.0
-"""Who looks at all members asks again in half of this. Whoever stops looking costs nothing after it."""
 KEYS_PER_QUESTION = 8
 """Members of one `Interest` that count as one request (`pace.Questions`)."""
 
@@ -116,8 +114,8 @@ class Audience:
 
     def declare(self, number: int, message: w.Interest, now: float) -> list[WireGuardKey]:
         """A member declares interest. Returns the added members, as far as it sees them. Raises RemoteError."""
-        added = [key for text in message.add if self._sees(number, key := _key(text))]
-        dropped = [_key(text) for text in message.drop]
+        added = [key for text in message.add if self._sees(number, key := key_of(text))]
+        dropped = [key_of(text) for text in message.drop]
         declared = self._declared.setdefault(number, set())
         for key in dropped:
             if key in declared:
@@ -129,7 +127,7 @@ class Audience:
             declared.add(key)
             self._watchers.setdefault(key, set()).add(number)
         if message.all:
-            self._all[number] = now + INTEREST_ALL_S
+            self._all[number] = now + w.INTEREST_ALL_S
         return added
 
     def next_timer(self) -> float | None:
@@ -147,13 +145,6 @@ def questions(message: w.Message) -> int:
     if isinstance(message, w.Interest):
         return 1 + (len(message.add) + len(message.drop)) // KEYS_PER_QUESTION
     return 1
-
-
-def _key(text: str) -> WireGuardKey:
-    try:
-        return WireGuardKey.parse(text)
-    except ValueError as error:
-        raise RemoteError("not a key", "message.bad") from error
 
 
 def presences(keys: Iterable[WireGuardKey], online: Iterable[bool]) -> w.Presences:

@@ -9,6 +9,7 @@ from mediator.core.introducer import Allowance
 from mediator.core.pace import Questions
 from mediator.core.viewcache import ViewClass
 from netctl.model.addresses import SocketAddress
+from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.wire.control import Login
 
@@ -82,3 +83,11 @@ class Connections:
     def deadlines(self) -> Iterator[float]:
         """The deadline of each connection."""
         return (connection.deadline for connection in self._by_number.values())
+
+
+def key_of(text: str) -> WireGuardKey:
+    """A key that a connection has sent. Raises RemoteError if it is malformed."""
+    try:
+        return WireGuardKey.parse(text)
+    except ValueError as error:
+        raise RemoteError("not a key", "message.bad") from error

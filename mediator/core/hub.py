@@ -29,7 +29,7 @@ from mediator.core import busmessages as b
 from mediator.core import peers as p
 from mediator.core.allocations import Allocations
 from mediator.core.audience import INTEREST_ABOVE, Audience, presences, questions
-from mediator.core.controlconnections import KEEPALIVE_S, Connection, Connections
+from mediator.core.controlconnections import KEEPALIVE_S, Connection, Connections, key_of
 from mediator.core.duplicates import Duplicate
 from mediator.core.effects import (
     Deliver,
@@ -45,7 +45,7 @@ from mediator.core.effects import (
 from mediator.core.enrollment import Challenge, Enrollment
 from mediator.core.introducer import PUNCH_ACROSS_MS, Allowance, Introducer
 from mediator.core.leasegrants import Exhausted, GrantLease
-from mediator.core.logins import Logins, key_of
+from mediator.core.logins import Logins
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 
 from mediator.core import peers as p
-from mediator.core.controlconnections import Connection, Connections
+from mediator.core.controlconnections import Connection, Connections, key_of
 from mediator.core.duplicates import Duplicate, Duplicates
 from mediator.core.effects import Effect, LookFirst, Say, Send
 from mediator.core.membership import Membership
@@ -225,14 +225,6 @@ class Logins:
                 effects.append(self._two_hosts(key, holder, state.source))
             effects += self._drop(number, DUPLICATE, _waits(holder))
         return effects
-
-
-def key_of(text: str) -> WireGuardKey:
-    """A key that a connection has sent. Raises RemoteError if it is malformed."""
-    try:
-        return WireGuardKey.parse(text)
-    except ValueError as error:
-        raise RemoteError("not a key", "message.bad") from error
 
 
 def _proof(previous: str) -> bytes:

@@ -19,10 +19,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from netctl.model.keys import WireGuardKey
-from netctl.wire.control import MAX_INTEREST, Interest
+from netctl.wire.control import INTEREST_ALL_S, MAX_INTEREST, Interest
 
-INTEREST_ALL_S = 60.0
-"""The mediator tells of all for so long. It counts from a later moment, so what is known until then is true."""
 RENEW_S = INTEREST_ALL_S / 2
 REPEAT_S = 120.0
 """What both sides have of each other is made the same again, whatever went wrong."""

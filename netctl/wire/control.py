@@ -36,6 +36,10 @@ MAX_VIEW_PARTS = 256
 MAX_VIEW_MEMBERS = 131_072
 MAX_INTEREST = 1_024
 """Members whose presence one connection may ask for by name. Who needs more asks for all."""
+INTEREST_ALL_S = 60.0
+"""How long interest in all members lasts. Who still looks asks again before; who has stopped costs nothing later. The
+member counts from its question, so its time ends no later than the mediator's.
+"""
 
 
 class Candidate(Struct, frozen=True, forbid_unknown_fields=True):

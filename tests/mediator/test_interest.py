@@ -90,8 +90,8 @@ def test_who_looks_at_all_is_told_of_all_for_a_minute() -> None:
     assert heard(shell, 1, start) == [(text("cid"), True)]
     for number in (1, 2, 3):
         shell.give(number, w.Ping(1), 40.0)
-    assert shell.hub.next_timer() == 5.0 + a.INTEREST_ALL_S
-    shell.perform(shell.hub.handle_timer(5.0 + a.INTEREST_ALL_S, 0))
+    assert shell.hub.next_timer() == 5.0 + w.INTEREST_ALL_S
+    shell.perform(shell.hub.handle_timer(5.0 + w.INTEREST_ALL_S, 0))
     shell.perform(shell.hub.disconnected(3))
     assert heard(shell, 1, start) == [(text("cid"), True)]
 
@@ -259,7 +259,7 @@ def test_whatever_happens_those_are_told_who_have_to_be(seed: int) -> None:
             shell.give(online[name], w.Interest([*map(text, add)], [*map(text, drop)], wants_all), now)
             declared[name] = declared[name] - drop | add
             if wants_all:
-                everything[name] = now + a.INTEREST_ALL_S
+                everything[name] = now + w.INTEREST_ALL_S
             continue
         for other, connection in online.items():
             if other == name:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import psycopg
 
@@ -42,7 +43,9 @@ async def until_more(history: History, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> History:
+@asynccontextmanager
+async def under_load(place: PostgresPlace) -> AsyncIterator[History]:
+    """Clients write all the while; afterwards the store must explain what they were told."""
     store, history, over = PostgresStore(place), History(), asyncio.Event()
     await store.open()
     _, token = await store.invite(
@@ -53,19 +56,8 @@ async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> Hi
         awaited(joins(store, history, 100_000, token, over)),
         awaited(generations(store, history, over)),
     ]
-
     await until_more(history, 10)
-    # The standby hears nothing any more: were it not synchronous, the primary would go on and take all that along.
-    with psycopg.connect(primary.dsn("postgres"), autocommit=True) as admin:
-        (primary.directory / f".s.PGSQL.{primary.port}").unlink()  # clients come by TCP, the standby by this
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
-    await asyncio.sleep(SETTLE_S)
-    told = len(history.leases) + len(history.joined)
-    await asyncio.sleep(SETTLE_S)
-    assert len(history.leases) + len(history.joined) == told, "nobody is told what only one of the two has"
-    await asyncio.to_thread(primary.kill)
-    with psycopg.connect(standby.dsn("postgres"), autocommit=True) as admin:
-        admin.execute("SELECT pg_promote()")
+    yield history
     await until_more(history, 10)
     over.set()
     await asyncio.gather(*clients)
@@ -73,6 +65,25 @@ async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> Hi
     assert len(await store.audit()) >= 1 + len(history.joined) + len(history.approved) + len(history.revoked)
     await store.close()
     explain(kept, invite.used, history)
+
+
+async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> History:
+    async with under_load(place) as history:
+        # The standby hears nothing any more: were it not synchronous, the primary would go on and take all that along.
+        with psycopg.connect(primary.dsn("postgres"), autocommit=True) as admin:
+            (
+                primary.directory / f".s.PGSQL.{primary.port}"
+            ).unlink()  # clients come by TCP, the standby by this
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+        await asyncio.sleep(SETTLE_S)
+        told = len(history.leases) + len(history.joined)
+        await asyncio.sleep(SETTLE_S)
+        assert len(history.leases) + len(history.joined) == told, (
+            "nobody is told what only one of the two has"
+        )
+        await asyncio.to_thread(primary.kill)
+        with psycopg.connect(standby.dsn("postgres"), autocommit=True) as admin:
+            admin.execute("SELECT pg_promote()")
     return history
 
 
@@ -88,34 +99,18 @@ def test_nothing_acknowledged_is_lost_with_the_primary() -> None:
     )
 
 
-async def under_load(pair: Pair, place: PostgresPlace) -> History:
+async def promoted(pair: Pair, place: PostgresPlace) -> History:
     """Patroni promotes the standby by itself, after the primary's machine has lost its power."""
-    store, history, over = PostgresStore(place), History(), asyncio.Event()
-    await store.open()
-    _, token = await store.invite(
-        LAN, called="lan", uses=USES, made_s=NOW, expires_s=NOW + 10**9, name="", by="amy"
-    )
-    clients = [
-        awaited(grants(store, history, 1_000, over)),
-        awaited(joins(store, history, 100_000, token, over)),
-        awaited(generations(store, history, over)),
-    ]
-    await until_more(history, 10)
-    lost = pair.primary
-    await asyncio.to_thread(lost.kill)
-    await until_more(history, 10)
+    async with under_load(place) as history:
+        lost = pair.primary
+        await asyncio.to_thread(lost.kill)
     assert pair.primary is not lost
-    over.set()
-    await asyncio.gather(*clients)
-    kept, (invite,) = await store.kept(), await store.invites()
-    await store.close()
-    explain(kept, invite.used, history)
     return history
 
 
 def test_nothing_acknowledged_is_lost_where_patroni_promotes_the_standby() -> None:
     with under_patroni() as pair:
-        history = asyncio.run(under_load(pair, PostgresPlace.parse(pair.database())))
+        history = asyncio.run(promoted(pair, PostgresPlace.parse(pair.database())))
     print(
         f"\ntold {len(history.leases)} leases, {len(history.joined)} members; {dict(history.unknown)} unknown"
     )

@@ -113,8 +113,8 @@ def test_who_looks_at_all_knows_all_for_a_minute() -> None:
     assert not [effect for effect in answer if isinstance(effect, ViewChanged)]
     assert known(give(client, w.Presence(str(OTHERS[3]), online=False), 2.0)) == {OTHERS[3]: False}
     give(client, w.Pong(1), 50.0)
-    assert client.next_timer() <= 1.0 + i.INTEREST_ALL_S
-    over = client.handle_timer(1.0 + i.INTEREST_ALL_S)
+    assert client.next_timer() <= 1.0 + w.INTEREST_ALL_S
+    over = client.handle_timer(1.0 + w.INTEREST_ALL_S)
     assert known(over) == dict.fromkeys((*OTHERS[1:], KEY))
     assert known(give(client, w.Presence(str(OTHERS[3]), online=True), 62.0)) == {}
     assert sent(client.look_at_all(63.0)) == [w.Interest(all=True)]
@@ -189,7 +189,7 @@ def test_who_wants_more_than_can_be_declared_asks_for_all_again_and_again() -> N
     assert known(give(client, w.Presences([], text(*fewer)), 32.0)) == dict.fromkeys(fewer, False)
     give(client, parts(many)[1], 33.0)
     give(client, w.Pong(1), 80.0)
-    over = client.handle_timer(i.RENEW_S + i.INTEREST_ALL_S)
+    over = client.handle_timer(i.RENEW_S + w.INTEREST_ALL_S)
     assert known(over) == dict.fromkeys(many.members.keys() - set(fewer))
 
 

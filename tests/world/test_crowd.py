@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mediator.core.audience import INTEREST_ALL_S
+from netctl.wire.control import INTEREST_ALL_S
 from tests.world.world_clock import telling
 from tests.world.world_crowd import INTERESTS, Crowd, CrowdMember
 
