@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from netctl.lab.internet import Lab, in_parallel
 from netctl.lab.namespaces import Node
+from netctl.lab.pinging import pinged
 from netctl.lab.programs import READY
 from netctl.model.document import Network
 from netctl.model.errors import EngineError
@@ -17,10 +17,6 @@ from netctl.system.ourselves import module
 
 PROGRAMS = "netctl.lab.programs"
 PINGS = 3
-PING_INTERVAL_S = 0.2
-"""The shortest interval that ping allows ordinary users."""
-PING_WAIT_S = 2
-"""Seconds that ping waits for the last answer."""
 HEAR_S = 6.0
 """Longest wait for a broadcast, which is sent three times within a second."""
 DENIED_S = 1.5
@@ -32,8 +28,6 @@ SERVE_S = 30.0
 BROADCAST_PORT = 27015
 """UDP port of broadcasts: the one that many games use to look for servers."""
 
-_RTT = re.compile(r"= [\d.]+/([\d.]+)/")
-
 
 def host_name(member: str, network: str) -> str:
     """A member's name in the hosts files of the members."""
@@ -42,11 +36,8 @@ def host_name(member: str, network: str) -> str:
 
 def ping(node: Node, name: str) -> float | None:
     """Mean round-trip time in ms; None: a packet was lost."""
-    done = node.attempt(
-        ["ping", "-n", "-q", "-c", str(PINGS), "-i", str(PING_INTERVAL_S), "-W", str(PING_WAIT_S), name]
-    )
-    rtt = _RTT.search(done.stdout)
-    return float(rtt.group(1)) if done.returncode == 0 and rtt and " 0% packet loss" in done.stdout else None
+    found = pinged(lambda argv: node.attempt(argv).stdout, name, PINGS)
+    return None if found.lost else found.mean_ms
 
 
 def pairs(lab: Lab) -> list[tuple[str, str, Network]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from netctl.lab.internet import Lab, raise_lab, statuses_of
+from netctl.lab.pinging import pinged
 from netctl.lab.probes import host_name
 from netctl.lab.wiring import Network
 from tests.support.lablife import PARTY, lab_holder
+from tests.support.patience import BUSY_S, wait_for
 
 POLL_S = 0.2
+STAY_S = 3.0
+"""Ten times what a port takes to change after a member heard of the other."""
+BOTH = ("laptop", "desktop")
 
 
 @contextmanager
@@ -80,13 +84,32 @@ def direct_within(lab: Lab, seconds: float) -> float | None:
     return None
 
 
+def stay(lab: Lab) -> None:
+    """Wait until no WireGuard port and endpoint has changed for `STAY_S`, and both answer each other's ping."""
+    ends = ports = [""]
+    since = began = time.monotonic()
+    while time.monotonic() - since < STAY_S:
+        assert time.monotonic() - began < BUSY_S, (ports, ends)
+        now = [lab.node(name).run(["wg", "show", "all", "listen-port"]) for name in lab.network.members]
+        there = [lab.node(name).run(["wg", "show", "all", "endpoints"]) for name in lab.network.members]
+        if (now, there) != (ports, ends):
+            ports, ends, since = now, there, time.monotonic()
+        time.sleep(POLL_S)
+    wait_for("both answer", lambda: not any(lost(lab, *pair, 1) for pair in (BOTH, BOTH[::-1])))
+
+
 def lost(lab: Lab, one: str, other: str, count: int = 40) -> int:
     """Pings through the tunnel that had no answer."""
-    argv = ["ping", "-n", "-q", "-i", "0.05", "-W", "10", "-c", str(count), host_name(other, "party")]
-    said = lab.node(one).attempt(argv).stdout
-    found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
-    assert found is not None, said
-    return int(found.group(1)) - int(found.group(2))
+    found = pinged(
+        lambda argv: lab.node(one).attempt(argv).stdout,
+        host_name(other, "party"),
+        count,
+        interval_s=0.05,
+        wait_s=20,
+    )
+    if found.lost:
+        print(found.said)
+    return found.lost
 
 
 def ports_table(lab: Lab, name: str) -> str:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from netctl.lab.pinging import pinged
 from tests.netns import stream
 from tests.netns.test_punch_real import Internet, cut, internet, join_all
 from tests.support.hosts import needs_namespaces
@@ -21,7 +22,7 @@ def test_the_switch_to_direct_loses_no_packet(internet: Internet) -> None:
     both = join_all(internet)
     wait_for("both are on relay-udp", lambda: both("relay-udp"))
     m1 = internet.hosts["m1"]
-    assert " 0% packet loss" in m1.run("ping", "-i", "0.2", "-c", "5", "-W", "2", "10.9.0.2")
+    assert pinged(m1.say, "10.9.0.2", 5).lost == 0
     receivers = [internet.hosts[member].start(*stream.receiver(9000)) for member in ("m1", "m2")]
     for process in receivers:
         stream.ready(process)

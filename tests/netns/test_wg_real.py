@@ -56,8 +56,8 @@ def test_traffic_with_a_preshared_key(
     psk = os.urandom(32)
     one.peer(other, outside, psk)
     other.peer(one, None, psk)
-    assert one.ping(other).count(" 0% packet loss") == 2
-    assert other.ping(one, "-s", "6000").count(" 0% packet loss") == 2  # inner fragments
+    assert one.ping(other) == 0
+    assert other.ping(one, "-s", "6000") == 0  # inner fragments
     stream(one, other)
     stream(other, one)
     for side in (one, other):
@@ -279,8 +279,8 @@ def test_a_link_local_endpoint_keeps_its_interface(
         host.run("ip", "link", "set", "more1", "up")
     one.peer(other, "[fe80::77%eth0]")
     other.peer(one, None)
-    assert one.ping(other).count(" 0% packet loss") == 2
-    assert other.ping(one).count(" 0% packet loss") == 2
+    assert one.ping(other) == 0
+    assert other.ping(one) == 0
     stream(one, other)
     stream(other, one)
 
@@ -381,8 +381,8 @@ def test_a_peer_that_is_killed_and_comes_back(pair: tuple[Host, Host], programs:
     again.private = other.private
     again.host.run("wg", "set", LINK, "private-key", "/dev/stdin", text=text(again.private))
     again.peer(one, "192.0.2.1")
-    assert again.ping(one).count(" 0% packet loss") == 2, "it has no session: it makes one at once"
-    assert one.ping(again).count(" 0% packet loss") == 2
+    assert again.ping(one) == 0, "it has no session: it makes one at once"
+    assert one.ping(again) == 0
 
 
 @pytest.mark.parametrize("outside", ["192.0.2.2", "2001:db8::2"], ids=["v4", "v6"])
@@ -397,7 +397,7 @@ def test_a_route_that_leads_a_tunnel_into_itself_stops_it_and_one_that_goes_brin
     one.host.run(
         "wg", "set", LINK, "peer", other.key, "allowed-ips", "0.0.0.0/0,::/0", "endpoint", f"{at}:{PORT}"
     )
-    assert one.ping(other).count(" 0% packet loss") == 2
+    assert one.ping(other) == 0
 
     def endpoint() -> str:
         return one.host.run("wg", "show", LINK, "endpoints").split()[-1]
@@ -413,4 +413,4 @@ def test_a_route_that_leads_a_tunnel_into_itself_stops_it_and_one_that_goes_brin
     assert carried() - before < LOOP
     one.host.run("ip", "route", "del", outside, "dev", LINK)
     wait_for("it is good again", lambda: endpoint() == f"{at}:{PORT}")
-    assert one.ping(other).count(" 0% packet loss") == 2
+    assert one.ping(other) == 0

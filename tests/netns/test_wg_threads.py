@@ -55,7 +55,7 @@ def statuses(side: Side) -> list[dict[str, str]]:
 
 def test_packets_keys_and_the_end(pair: tuple[Side, Side]) -> None:
     one, other = pair
-    assert one.ping(other).count(" 0% packet loss") == 2
+    assert one.ping(other) == 0
     stream(one, other)
     stream(other, one)
     for side in pair:
@@ -78,7 +78,7 @@ def test_packets_keys_and_the_end(pair: tuple[Side, Side]) -> None:
                 while client.poll() is None:
                     one.host.run("wg", "set", LINK, "peer", other.key, "remove")
                     one.peer(other, "192.0.2.2")
-                    assert one.ping(other).count(" 0% packet loss") == 2
+                    assert one.ping(other) == 0
                     shaken += 1
                 assert client.returncode == 0, client.communicate()[0]
             server.terminate()

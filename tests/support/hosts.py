@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,10 @@ class Host:
         if check and result.returncode:
             raise AssertionError(f"{self.name}: {' '.join(argv)}: {result.stdout}{result.stderr}")
         return result.stdout + result.stderr
+
+    def say(self, argv: Sequence[str]) -> str:
+        """Run inside; the output, whatever the exit status."""
+        return self.run(*argv, check=False)
 
     def start(self, *argv: str) -> Program:
         """Start inside, in the background."""
