@@ -247,7 +247,8 @@ class Hub:
         self._count()
         self._hang()
         wanted = self._want(unix_s)
-        effects += [Say(text) for text in self._apart.load(document.mediators, mediator.relay_ports)]
+        said = self._apart.load(document.relays(), mediator.relay_ports, document.circles)
+        effects += [Say(text) for text in said]
         effects += [Say(item.message) for item in self.exhausted]
         if self.without_port:
             effects.append(Say(f"no relay port is left for {self.without_port} pairs with stock apps"))
@@ -618,6 +619,10 @@ class Hub:
             granted = grant(self._secret, own, port, until)
         elif is_app(self._membership.by_key[peer]):
             return []  # an app's address is known to the relay that has been told its pairs
+        elif not self._apart.carries(
+            asked.relay, self._membership.by_key[key].name, self._membership.by_key[peer].name
+        ):
+            return []
         else:
             apart = self._apart.grant(asked.relay, self._relay_ports()[0], own, port, until)
             if apart is None:

@@ -63,19 +63,28 @@ class RelaysApart:
         self._agree = agree
         self._relays: dict[str, tuple[Mediator, bytes]] = {}
         """By identity, as members name it."""
+        self._circles: dict[str, tuple[frozenset[str], ...]] = {}
+        """By identity of a member that relays: it carries pairs of two members of one set alone."""
         self._said: list[str] = []
 
-    def load(self, mediators: Iterable[Mediator], ports: tuple[int, int]) -> list[str]:
+    def load(
+        self,
+        mediators: Iterable[Mediator],
+        ports: tuple[int, int],
+        circles: Callable[[Mediator], tuple[frozenset[str], ...] | None] = lambda _: None,
+    ) -> list[str]:
         """Take the document's relays; returns what is new to say of those that members cannot use, or not whole.
 
-        `ports`: the first and the last of this mediator's own relay ports.
+        `ports`: the first and the last of this mediator's own relay ports. `circles`: as `Document.circles`.
         """
-        self._relays, said = {}, []
+        self._relays, self._circles, said = {}, {}, []
         wanted = ports[1] - ports[0] + 1
         for relay in mediators:
             if not relay.relay_only:
                 continue
             where = f"the relay at {relay.host}:{relay.port}"
+            if relay.member:
+                where = f"the relay that is '{relay.member}'"
             room = relay.relay_ports[1] - relay.relay_ports[0] + 1
             if len(relay.identity) > 1:
                 said.append(f"{where} is used by the first of its identities alone, {relay.identity[0]}")
@@ -88,9 +97,17 @@ class RelaysApart:
                 self._relays[str(relay.identity[0])] = relay, self._agree(relay.identity[0])
             except RemoteError as error:
                 said.append(f"{where} is left out: {error}")
+                continue
+            if (found := circles(relay)) is not None:
+                self._circles[str(relay.identity[0])] = found
         new = [line for line in said if line not in self._said]
         self._said = said
         return new
+
+    def carries(self, relay: str, one: str, other: str) -> bool:
+        """Whether this relay may carry packets between these two members: one that is a member, in its networks."""
+        found = self._circles.get(relay)
+        return found is None or any(one in circle and other in circle for circle in found)
 
     def grant(self, relay: str, first: int, own: int, peer: int, expires_s: int) -> Grant | None:
         """A grant at this relay for two ports of the mediator's range, which begins at `first`; None: it has none."""

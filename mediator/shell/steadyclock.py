@@ -30,20 +30,25 @@ class SteadyClock:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Path | None,
         *,
         boot: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
         boot_id: Path = BOOT_ID,
     ) -> None:
-        """Use the reading in `directory`, or make it; if it cannot be written, it holds for this process only."""
+        """Use the reading in `directory`, or make it; if it cannot be written, it holds for this process only.
+
+        None: it is for this process only.
+        """
         self._boot, self._wall = boot, wall
-        self._path = directory / CLOCK_FILE
+        self._path = directory / CLOCK_FILE if directory is not None else None
         try:
             this_boot = boot_id.read_text().strip()
         except OSError:
             this_boot = ""
         self._offset = wall() - boot()
+        if self._path is None:
+            return
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             plain = json.loads(self._path.read_text())
             if this_boot and plain["boot"] == this_boot:
@@ -63,6 +68,7 @@ class SteadyClock:
         a slow disk, and the caller moves packets.
         """
         before, self._offset = self._offset, self._wall() - self._boot()
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
         return self._offset - before

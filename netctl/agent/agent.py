@@ -17,6 +17,7 @@ from netctl.agent.host import Host
 from netctl.agent.log import Progress, quiet, say, warn
 from netctl.agent.mediators.controlclient import ControlClient
 from netctl.agent.mediators.nat64discovery import Nat64
+from netctl.agent.ownrelay import OwnRelay
 from netctl.agent.performing import Performer
 from netctl.agent.runner import Runner
 from netctl.agent.storage.commitstore import CommitStore, Watchdog, boot_id, start_watchdog
@@ -132,7 +133,14 @@ class Agent:
             self.runner, host, self.paths, self.addresses, self.names, on_wake=self._on_wake
         )
         self.following = Following(
-            self.context, host, self.paths, self.tunnels, self.addresses, self.mtus, self.names
+            self.context,
+            host,
+            self.paths,
+            self.tunnels,
+            self.addresses,
+            self.mtus,
+            self.names,
+            OwnRelay(keys, self.guard),
         )
         self.firewall = Firewall(self.context, host, self.runner)
         self.rulesets = Rulesets(self.runner, host)
@@ -189,6 +197,7 @@ class Agent:
         self.runner.close()
         self.names.close()
         self.nat64.close()
+        await self.following.own_relay.close()
         await self.paths.release()
         self.paths.close()
         self.echoes.close()

@@ -116,6 +116,21 @@ class _Now(Collector):
         yield GaugeMetricFamily(
             "netctl_drift", "Departures from the document now", value=float(len(agent.context.departures))
         )
+        relay = agent.following.own_relay.status
+        if relay.state != "off":
+            yield GaugeMetricFamily(
+                "netctl_own_relay_up", "1 while this member relays", value=float(relay.state == "up")
+            )
+            yield GaugeMetricFamily(
+                "netctl_own_relay_bindings",
+                "Members that are bound at this member's relay",
+                value=float(relay.bindings),
+            )
+            yield CounterMetricFamily(
+                "netctl_own_relay_bytes",
+                "Bytes passed on by this member's relay",
+                value=float(relay.forwarded_bytes),
+            )
         away = float(agent.context.revival.since_s is not None)
         yield GaugeMetricFamily("netctl_link_away", "1 while the link is gone and brought back", value=away)
         for name, words, count in (

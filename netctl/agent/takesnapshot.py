@@ -69,6 +69,7 @@ def take(of: Sources) -> Snapshot:
         paths=paths,
         tunnels=tunnels,
         relay_tls=of.paths.relay_tls(),
+        own_relay=of.following.own_relay.status,
         udp_blocked=of.paths.udp_blocked,
         port=of.paths.port_state(),
         nat=of.paths.nat(),

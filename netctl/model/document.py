@@ -72,6 +72,23 @@ class Mediator:
     """More TCP ports with the same TLS server (empty: only `port`)."""
     relay_only: bool = False
     """`role: relay`: this server relays, and has no membership."""
+    member: str = ""
+    """The member that is this relay; it carries pairs of its own networks alone. Empty: a server of its own."""
+
+
+DEFAULT_LISTEN_PORT = 51820
+MAX_RELAYS = 15
+"""Relays apart of a document, members among them: each host measures all, and tells its peers how far they are. An
+offer has room for these and for the one beside the mediator.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRelay:
+    """`relay` of a member: its agent relays packets of the member's own networks."""
+
+    stun: tuple[int, ...] = (3478, 3479)
+    relay_ports: tuple[int, int] = (40000, 40999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +108,7 @@ class Member:
     host: str | None = None
     """The SSH name under which a fleet roll-out reaches the member."""
     listen_port: int | None = None
+    """None: `DEFAULT_LISTEN_PORT`."""
     port_mapping: bool = True
     """Whether the member may ask its router to open the port (PCP, NAT-PMP, UPnP)."""
     port_guessing: bool = True
@@ -101,6 +119,8 @@ class Member:
     suitable interfaces.
     """
     mtu: int | None = None
+    relay: OwnRelay | None = None
+    """Set: the member relays, at the host of its first endpoint."""
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False
     """Joined by invite: the member comes from the mediator and not from the text. It has an agent, whatever its
@@ -234,6 +254,37 @@ class Document:
             if member.wireguard is not None and member.state is MemberState.PRESENT
         )
 
+    def relays(self) -> tuple[Mediator, ...]:
+        """The relays apart: entries with `role: relay`, then members that relay. At most `MAX_RELAYS`."""
+        apart = [mediator for mediator in self.mediators if mediator.relay_only]
+        if self.mediators:
+            apart += filter(None, map(relay_of, self.members.values()))
+        return tuple(apart[:MAX_RELAYS])
+
+    def circles(self, relay: Mediator) -> tuple[frozenset[str], ...] | None:
+        """Whose pairs a relay carries: both members are in one of these sets. None: everybody's."""
+        if not relay.member:
+            return None
+        return tuple(
+            frozenset(network.member_names) - {relay.member} for network in self.networks_of(relay.member)
+        )
+
     def networks_of(self, name: str) -> tuple[Network, ...]:
         """The networks that this member belongs to, in the document's order."""
         return tuple(network for network in self.networks.values() if name in network.member_names)
+
+
+def relay_of(member: Member) -> Mediator | None:
+    """The relay that a member is; None: it is none."""
+    relay = member.relay
+    if relay is None or member.identity is None or not member.endpoints or member.state is MemberState.ABSENT:
+        return None
+    return Mediator(
+        host=member.endpoints[0].host,
+        port=relay.stun[0],  # no TCP port is open there; this tells two relays at one host apart
+        identity=(member.identity,),
+        stun=relay.stun,
+        relay_ports=relay.relay_ports,
+        relay_only=True,
+        member=member.name,
+    )

@@ -8,12 +8,14 @@ from netctl.node.diagnosis import nat, peers, udp
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
 from netctl.node.sharing import ADVICE, shared_key
-from netctl.node.snapshot import Snapshot
+from netctl.node.snapshot import OwnRelayStatus, Snapshot
 from netctl.node.status import status_of, trouble_of_port
 from netctl.paths.behaviour import DEPENDENT, Behaviour
 from netctl.paths.filtering import Filtering4787
 
 Level = Literal["ok", "note", "problem"]
+CLOCK_NOTICE_S = 300.0
+"""A clock that is less behind is not worth a word: a relay works with an hour."""
 HARD = "open hosts reach it directly; others by guessing ports, which may fail"
 MAPPINGS = {
     "none": "no NAT: the mediator sees this host's own address",
@@ -69,6 +71,32 @@ def _ipv4(seen: Behaviour, snapshot: Snapshot) -> list[dict[str, Any]]:
     return found
 
 
+def _own_relay(relay: OwnRelayStatus) -> list[dict[str, Any]]:
+    """The relay that this member is."""
+    if relay.state == "off":
+        return []
+    if relay.state == "starting":
+        return [_check("note", "relay", "this member's relay starts")]
+    if relay.error is not None:
+        text = f"this member does not relay for others: {relay.error}"
+        return [
+            _check(
+                "problem",
+                "relay",
+                text,
+                "mend that, or take `relay` off this member; it is tried again by itself",
+            )
+        ]
+    text = f"this member relays for its networks: {relay.bindings} bindings, {relay.forwarded_bytes} bytes passed on"
+    found = [_check("ok", "relay", text)]
+    if relay.clock_behind_s > CLOCK_NOTICE_S:
+        behind = f"this host's clock is at least {relay.clock_behind_s / 60:.0f} minutes behind a mediator's"
+        found.append(
+            _check("problem", "clock", behind, "set the clock that is wrong: grants for relays have an end")
+        )
+    return found
+
+
 def examine(snapshot: Snapshot) -> dict[str, Any]:
     """Checks for people (level, check, text, advice), and the NAT's behaviour for programs."""
     four, six, hairpin = snapshot.nat
@@ -93,6 +121,7 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
     if four.udp == "works":
         checks += nat.filtering(filtering) + nat.allocation(snapshot.allocation)
     checks += udp.checks(snapshot.relay_tls, blocked=snapshot.udp_blocked)
+    checks += _own_relay(snapshot.own_relay)
     if hairpin is not None:
         text = f"the NAT {'sends back' if hairpin else 'does not send back'} what goes to its own outside (hairpin)"
         checks.append(_check("ok", "hairpin", text))

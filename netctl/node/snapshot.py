@@ -40,6 +40,25 @@ class TunnelStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRelayStatus:
+    """The relay that this member runs for its networks."""
+
+    state: Literal["off", "starting", "up", "waiting"]
+    error: str | None = None
+    """Why it does not run now."""
+    bindings: int = 0
+    """Members that are bound there, each to one peer."""
+    forwarded_bytes: int = 0
+    clock_behind_s: float = 0.0
+    """By how much this host's clock is behind a mediator's, at least."""
+    since_s: float = 0.0
+    """Monotonic seconds."""
+
+
+NO_RELAY = OwnRelayStatus("off")
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One host at one moment."""
 
@@ -58,6 +77,7 @@ class Snapshot:
     paths: Mapping[WireGuardKey, PathStatus] = field(default_factory=dict)
     tunnels: Mapping[WireGuardKey, PeerStatus] = field(default_factory=dict)
     relay_tls: TunnelStatus = TunnelStatus("unwanted")
+    own_relay: OwnRelayStatus = NO_RELAY
     udp_blocked: bool = False
     port: PortState = field(default_factory=PortState)
     """The shared port."""

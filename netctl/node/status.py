@@ -112,6 +112,21 @@ def _refused(snapshot: Snapshot, network: str) -> str | None:
     return next((message for message in said if message.startswith("not brought up")), None)
 
 
+def own_relay(snapshot: Snapshot) -> dict[str, Any] | None:
+    """The relay that this member is; None: it is none."""
+    relay = snapshot.own_relay
+    if relay.state == "off":
+        return None
+    return {
+        "state": relay.state,
+        "error": relay.error,
+        "bindings": relay.bindings,
+        "forwarded_bytes": relay.forwarded_bytes,
+        "clock_behind_s": relay.clock_behind_s,
+        "since_s": round(snapshot.now_s - relay.since_s, 1),
+    }
+
+
 def status_of(snapshot: Snapshot) -> dict[str, Any]:
     """The whole status of this host."""
     link, state = snapshot.link, snapshot.state
@@ -148,6 +163,7 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         "faults": snapshot.faults,
         "engine_faults": snapshot.engine_faults,
         "relay_tls": to_json(snapshot.relay_tls, snapshot.now_s, blocked=snapshot.udp_blocked),
+        "own_relay": own_relay(snapshot),
         "armed": dict(snapshot.armed) if snapshot.armed is not None else None,
         "watch": watch,
         "refused": list(snapshot.refused),
@@ -168,6 +184,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         result["conditions"].append(f"{fragments[0]}; {fragments[1]}")
     if (said := carried(snapshot.relay_tls, blocked=snapshot.udp_blocked)) is not None:
         result["conditions"].append(said)
+    if snapshot.own_relay.error is not None:
+        result["conditions"].append(f"this member does not relay for others: {snapshot.own_relay.error}")
     if snapshot.port.verdict == "dead":
         text, advice = trouble_of_port(snapshot) or ("", "")
         result["conditions"].append(f"{text}; {advice}")

@@ -89,6 +89,8 @@ class PathManager:
         self._meter = RelayMeter(rng)
         self._relays: tuple[str, ...] = ()
         """The document's relays apart."""
+        self._circles: Mapping[str, frozenset[WireGuardKey]] = {}
+        """Of a relay that is a member: the peers whose packets it carries to and from this host."""
         self._births = Birthdays(rng)
         self._numbers = Numbers(epoch_s)
         self._judge = PortJudge()
@@ -180,7 +182,7 @@ class PathManager:
             distances=self._meter.rtt_ms,
         )
         if not stock:
-            pair.relay.know(self._relays, now)
+            pair.relay.know(self._relays_of(key), now)
         pair.activity.lazy = key in self._lazy
         pair.activity.seen(now)
         pair.set_mtu(self._me.mtu, now)
@@ -333,16 +335,32 @@ class PathManager:
         self._meter.use_beside(servers, now)
         return self._discover(now)
 
-    def set_relays(self, relays: Mapping[str, Sequence[SocketAddress]], now: float) -> list[Effect]:
-        """Set the document's relays apart, in its order: identity to the addresses of its first STUN port."""
+    def set_relays(
+        self,
+        relays: Mapping[str, Sequence[SocketAddress]],
+        now: float,
+        circles: Mapping[str, frozenset[WireGuardKey]] | None = None,
+    ) -> list[Effect]:
+        """Set the document's relays apart, in its order: identity to the addresses of its first STUN port.
+
+        `circles`: for a relay that is a member, the peers whose packets it carries to and from this host; a relay that
+        is not in it carries everybody's. None: as before.
+        """
         self._relays = tuple(relays)
+        if circles is not None:
+            self._circles = circles
         self._meter.use(relays, now)
         effects = self._measure(now)
-        for pair in self._pairs.values():
+        for key, pair in self._pairs.items():
             if not pair.stock:
-                pair.relay.know(self._relays, now)
+                pair.relay.know(self._relays_of(key), now)
                 effects += self._settle(pair, now)
         return effects
+
+    def _relays_of(self, key: WireGuardKey) -> tuple[str, ...]:
+        """The relays apart that carry packets to this peer."""
+        circles = self._circles
+        return tuple(name for name in self._relays if name not in circles or key in circles[name])
 
     def control_up(self, now: float) -> list[Effect]:
         """The mediator has accepted the login: pairs that are not settled begin a round, the others keep their path."""

@@ -184,8 +184,8 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     Raises LocalError: one line that says what to do.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread is enough, and its pools cost memory
+    from netctl.system.confine import confine
     from netctl.tunnel import Device
-    from netctl.wg.confine import confine
     from netctl.wg.handover import HandoverServer, handover_path
     from netctl.wg.loop import Shell
     from netctl.wg.tun import Tun

@@ -108,6 +108,15 @@ class WatchState(Struct, frozen=True):
     error: str | None = None
 
 
+class OwnRelayState(Struct, frozen=True):
+    """The relay that this member runs for its networks. `error`: why it does not run now."""
+
+    state: str
+    error: str | None = None
+    bindings: int = 0
+    forwarded_bytes: int = 0
+
+
 class StatusReply(Struct, frozen=True):
     """This host, its networks and its peers."""
 
@@ -127,6 +136,8 @@ class StatusReply(Struct, frozen=True):
     """The agent's version; None: the agent is older than this field."""
     armed: ArmedState | None = None
     watch: WatchState | None = None
+    own_relay: OwnRelayState | None = None
+    """None: this member does not relay."""
 
 
 class Status(Request[StatusReply], frozen=True, tag="status"):

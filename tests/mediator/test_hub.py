@@ -512,6 +512,43 @@ def with_relays() -> Document:
     return load_document(json.dumps(text)).document
 
 
+def test_a_member_that_relays_does_so_for_its_own_networks_alone() -> None:
+    """gate is in `home` with ann and bob; ann is with eve in another network."""
+    members: dict[str, dict[str, object]] = {
+        name: {"wireguard": str(key(name)), "identity": str(identity(name))} for name in ("ann", "bob", "eve")
+    }
+    own = IdentityKey(APART.public_key().public_bytes_raw())
+    members["gate"] = {
+        "wireguard": str(key("gate")),
+        "identity": str(own),
+        "endpoints": ["192.0.2.9:51820"],
+        "relay": {"relayPorts": "50000-50999"},
+    }
+    text = {
+        "apiVersion": "netctl/v1",
+        "mediators": [{"url": "netctl://192.0.2.1:8443", "identity": [str(PIN)]}],
+        "members": members,
+        "networks": {
+            "home": {"mode": "routed", "ipv4": "10.1.0.0/28", "members": ["ann", "bob", "gate"]},
+            "away": {"mode": "routed", "ipv4": "10.2.0.0/28", "members": ["ann", "eve"]},
+        },
+    }
+    shell = Shell(with_relays())
+    shell.hub = h.Hub(
+        PIN, MEDIATOR.sign, SECRET, generation=200, agree=lambda relay: agreed_secret(MEDIATOR, PIN, relay)
+    )
+    shell.load(load_document(json.dumps(text)).document)
+    shell.login(1, "ann")
+    (answer,) = shell.give(1, w.RelayRequest(str(key("bob")), str(own)))
+    assert isinstance(answer, w.RelayGrant)
+    assert answer.relay == str(own)
+    assert shell.give(1, w.RelayRequest(str(key("eve")), str(own))) == [], "gate has no network with eve"
+    assert shell.give(1, w.RelayRequest(str(key("gate")), str(own))) == [], (
+        "nobody needs a relay to the relay"
+    )
+    assert shell.dropped == {}
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_grant_for_a_relay_apart_is_good_there_and_for_its_own_ports(several: bool) -> None:
     """Of several mediators on one store all give out the ports of the first entry's range, whatever their own is."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from netctl.wg.confine import CALLS, KEPT
+from netctl.system.confine import CALLS, KEPT
 from tests.support.hosts import Host, join, needs_namespaces
 from tests.support.patience import wait_for
 from tests.support.wgside import LINK, OURS, PORT, Side, stream
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.netns, needs_namespaces]
 
 TRY = """
 import ctypes, json, os, pathlib, socket, subprocess, sys
-from netctl.wg.confine import confine
+from netctl.system.confine import confine
 directory = pathlib.Path("/run/wireguard")
 directory.mkdir(exist_ok=True)
 listener = socket.socket(socket.AF_UNIX)
@@ -156,7 +156,7 @@ def test_the_list_of_calls_has_none_that_leads_out() -> None:
 
 def test_without_libseccomp_it_runs_and_says_so() -> None:
     code = """
-import netctl.wg.confine as confine, pathlib
+import netctl.system.confine as confine, pathlib
 confine.LIBSECCOMP = "libnothing.so.9"
 print(confine.confine(pathlib.Path("/run")))
 """

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from netctl.system.confine import KEPT
 from netctl.wg import native
-from netctl.wg.confine import KEPT
 from tests.support.hosts import Host, join, needs_namespaces
 from tests.support.patience import BUSY_S, wait_for
 from tests.support.processes import EVERY

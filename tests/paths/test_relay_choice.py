@@ -77,6 +77,26 @@ def test_the_relay_with_the_smaller_sum_carries_both_ways(seed: int) -> None:
     assert longest_gap(b, since + 0.5, world.now) < 0.3
 
 
+def test_a_relay_of_other_members_is_not_asked() -> None:
+    """A member that relays carries pairs of its own networks; it may enter a network later."""
+    world, a, b, east = two_relays()
+    place(world, MEDIATOR, 0.080, 0.080)
+    place(world, EAST, 0.002, 0.002)
+    world.start()
+    for host in (a, b):
+        relays = {east.name: [SocketAddress(EAST, 3478)]}
+        world.perform(host, host.manager.set_relays(relays, world.now, {east.name: frozenset()}))
+    world.run(60)
+    assert (at(a, b), at(b, a)) == (MEDIATOR, MEDIATOR)
+    assert not east.table.bindings()
+    for host, other in ((a, b), (b, a)):
+        circles = {east.name: frozenset({other.key})}
+        relays = {east.name: [SocketAddress(EAST, 3478)]}
+        world.perform(host, host.manager.set_relays(relays, world.now, circles))
+    world.run(60)
+    assert (at(a, b), at(b, a)) == (EAST, EAST)
+
+
 def test_a_relay_that_is_hardly_better_changes_nothing() -> None:
     world, a, b, _ = two_relays()
     place(world, MEDIATOR, 0.040, 0.040)

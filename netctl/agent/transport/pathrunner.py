@@ -148,6 +148,7 @@ class PathRunner:
         """The last grant for each peer and relay, with the relay's addresses as received."""
         self._places = RelayPlaces(self._relays_found, self._guard)
         self._relays: Places = {}
+        self._circles: Mapping[str, frozenset[WireGuardKey]] = {}
         self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
@@ -491,9 +492,15 @@ class PathRunner:
                 servers = self._at_relay(message)
         self._perform(self._manager.handle_message(message, time.monotonic(), tuple(self._plain(servers))))
 
-    def relays(self, mediators: tuple[Mediator, ...]) -> None:
-        """The document's mediators: those that only relay are looked up."""
-        self._places.follow(mediators)
+    def relays(
+        self, relays: tuple[Mediator, ...], circles: Mapping[str, frozenset[WireGuardKey]] | None = None
+    ) -> None:
+        """Set the relays apart: they are looked up. `circles`: as in `PathManager.set_relays`."""
+        circles = circles or {}
+        known, self._circles = self._circles, circles
+        self._places.follow(relays)
+        if circles != known:
+            self._tell_relays(time.monotonic())
 
     def network_changed(self) -> None:
         """Names of relays may mean something else here."""
@@ -517,7 +524,7 @@ class PathRunner:
             relay = self._places.relay(name)
             if relay is not None:
                 asked[name] = self._plain(SocketAddress(host, relay.stun[0]) for host in hosts)
-        self._perform(self._manager.set_relays(asked, now))
+        self._perform(self._manager.set_relays(asked, now, self._circles))
 
     def _at_relay(self, grant: RelayGrant) -> tuple[SocketAddress, ...]:
         """The relay's port for the peer, at every address that the document's name of it has."""

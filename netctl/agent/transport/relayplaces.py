@@ -36,9 +36,9 @@ class RelayPlaces:
         self._found: dict[str, tuple[str, ...]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self, mediators: tuple[Mediator, ...]) -> None:
-        """Set the document's mediators: the relays apart among them are looked up from now on."""
-        relays = {str(one.identity[0]): one for one in mediators if one.relay_only}
+    def follow(self, relays_apart: tuple[Mediator, ...]) -> None:
+        """Set the document's relays apart: they are looked up from now on."""
+        relays = {str(one.identity[0]): one for one in relays_apart}
         if relays == self._relays:
             return
         self._relays = relays

@@ -14,6 +14,9 @@ from netctl.config.load.build import ALL, GROUP
 from netctl.config.load.semantic import in_private_space
 from netctl.model.document import Document, Lazy, Mediator, Member, Mode, Network, Rule
 
+MAX_ENTRIES = 16
+"""Entries of `mediators` at most, as the schema says."""
+
 
 def excerpt(document: Document, name: str, seen: Collection[str]) -> str:
     """networks.yaml (as JSON, which is valid YAML) for the member `name`, which may see the members `seen`."""
@@ -25,7 +28,11 @@ def excerpt(document: Document, name: str, seen: Collection[str]) -> str:
     text: dict[str, Any] = {"apiVersion": "netctl/v1"}
     if document.id:
         text["id"] = document.id
-    text["mediators"] = [_mediator(mediator) for mediator in document.mediators]
+    # A relay that is a member is an entry here, so that its own part of the document stays its own.
+    relays = [
+        one for one in document.relays() if one not in document.mediators and one.member in names - {name}
+    ]
+    text["mediators"] = [_mediator(one) for one in (*document.mediators, *relays)][:MAX_ENTRIES]
     used = _groups_in_rules(networks)
     text["members"] = {member.name: _member(member, name, used) for member in members}
     text["networks"] = {network.name: _network(document, network, names) for network in networks}

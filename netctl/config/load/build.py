@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import ipaddress
 from collections.abc import Collection, Mapping
@@ -25,6 +26,7 @@ from netctl.model.document import (
     MemberState,
     Mode,
     Network,
+    OwnRelay,
     PortRange,
     Rule,
     Ui,
@@ -54,7 +56,7 @@ def build(tree: Mapping[str, Any], name_of_text: str, report: Report) -> Documen
     return Document(
         members=members,
         networks=networks,
-        mediators=tuple(mediator for mediator in mediators if mediator is not None),
+        mediators=_members_among(tuple(filter(None, mediators)), members),
         id=document_id,
         confirm_s=seconds(confirm),
         drift=Drift(tree.get("drift", "correct")),
@@ -105,6 +107,25 @@ def _mediator(index: int, body: Mapping[str, Any], report: Report) -> Mediator |
     )
 
 
+def _members_among(mediators: tuple[Mediator, ...], members: Mapping[str, Member]) -> tuple[Mediator, ...]:
+    """The entries, with the member's name where a relay is a member, as an excerpt has it (`config.edit.excerpt`)."""
+    if not any(mediator.relay_only for mediator in mediators):
+        return mediators
+    names = {member.identity: name for name, member in members.items() if member.identity is not None}
+    return tuple(
+        dataclasses.replace(one, member=names.get(one.identity[0], "")) if one.relay_only else one
+        for one in mediators
+    )
+
+
+def _relay(body: bool | Mapping[str, Any], path: Path, report: Report) -> OwnRelay | None:
+    if body is False:
+        return None
+    given: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    ports = _ports(given.get("relayPorts", "40000-40999"), (*path, "relayPorts"), report)
+    return OwnRelay(tuple(given.get("stun", (3478, 3479))), ports or (40000, 40999))
+
+
 def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
     path: Path = ("members", name)
     endpoints = []
@@ -134,6 +155,7 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
         firewall=Firewall(body.get("firewall", "report")),
         interfaces=tuple(body.get("interfaces", ())),
         mtu=body.get("mtu"),
+        relay=_relay(body.get("relay", False), (*path, "relay"), report),
         previous_keys=tuple(WireGuardKey.parse(text) for text in body.get("previousKeys", ())),
     )
 

@@ -17,7 +17,19 @@ from netctl.config.load.mtu import check_mtu
 from netctl.config.load.report import Report
 from netctl.model import derive
 from netctl.model.addresses import Prefix, parse_prefix
-from netctl.model.document import Document, Lazy, Mediator, MemberState, Mode, Network, Rule
+from netctl.model.document import (
+    DEFAULT_LISTEN_PORT,
+    MAX_RELAYS,
+    Document,
+    Lazy,
+    Mediator,
+    Member,
+    MemberState,
+    Mode,
+    Network,
+    OwnRelay,
+    Rule,
+)
 from netctl.model.keys import IdentityKey, WireGuardKey
 
 PRIVATE_SPACE = tuple(
@@ -47,6 +59,7 @@ INVITED_GROUP = "invited"
 def check_semantics(document: Document, tree: Mapping[str, Any], report: Report) -> None:
     """Report all errors and oddities of a document that conforms to the schema."""
     _check_mediators(document, report)
+    _check_member_relays(document, report)
     _check_keys(document, report)
     _check_routes(document, report)
     groups = {group for member in document.members.values() for group in member.groups}
@@ -126,6 +139,8 @@ def _check_mediators(document: Document, report: Report) -> None:
         room = last - first + 1
         if mediator.relay_only:
             _check_relay(document, mediator, path, report)
+            _check_mediated(document, (*path, "role"), "`role: relay`", report)
+            _check_room(document, mediator.relay_ports, (*path, "relayPorts"), report)
         if room < wanted:
             message = f"{room} relay ports for {wanted} members: each needs one, so some cannot be relayed"
             report.warning("NC511", (*path, "relayPorts"), message, "widen the range")
@@ -133,21 +148,93 @@ def _check_mediators(document: Document, report: Report) -> None:
 
 def _check_relay(document: Document, relay: Mediator, path: Path, report: Report) -> None:
     """What keeps members from using a relay apart, although the document is valid."""
-    full = [mediator for mediator in document.mediators if not mediator.relay_only]
-    if not full:
-        message = "`role: relay` needs a mediator in the document: nobody else gives grants for the relay"
-        report.warning("NC518", (*path, "role"), message)
+    full = _full(document)
     if len(relay.identity) > 1:
         message = f"members use the first identity of a relay alone, {relay.identity[0]}"
         report.warning("NC519", (*path, "identity"), message, "name the relay's present identity alone")
     if any(pin in mediator.identity for mediator in full for pin in relay.identity):
         message = "this identity is also a mediator's: a relay apart has one of its own, or nobody uses it"
         report.warning("NC520", (*path, "identity"), message, "run `netctl-mediator init --relay` there")
-    room = relay.relay_ports[1] - relay.relay_ports[0] + 1
-    wanted = max((one.relay_ports[1] - one.relay_ports[0] + 1 for one in full), default=0)
+
+
+def _full(document: Document) -> list[Mediator]:
+    return [mediator for mediator in document.mediators if not mediator.relay_only]
+
+
+def _check_mediated(document: Document, path: Path, what: str, report: Report) -> None:
+    if not _full(document):
+        message = f"{what} needs a mediator in the document: nobody else gives grants for the relay"
+        report.warning("NC518", path, message)
+
+
+def _check_room(document: Document, ports: tuple[int, int], path: Path, report: Report) -> None:
+    room = _room(ports)
+    wanted = max((_room(one.relay_ports) for one in _full(document)), default=0)
     if room < wanted:
         message = f"{room} relay ports, and {wanted} at the mediator: members with a later port do not use this relay"
-        report.warning("NC521", (*path, "relayPorts"), message, "widen the range")
+        report.warning("NC521", path, message, "widen the range")
+
+
+def _room(ports: tuple[int, int]) -> int:
+    return ports[1] - ports[0] + 1
+
+
+def _check_member_relays(document: Document, report: Report) -> None:
+    """Members with `relay`: what makes it impossible is an error, what makes it useless a warning."""
+    relaying = [
+        (member, member.relay)
+        for member in document.members.values()
+        if member.relay is not None and member.state is MemberState.PRESENT
+    ]
+    apart = sum(1 for mediator in document.mediators if mediator.relay_only)
+    taken: list[tuple[str, frozenset[int], str]] = [
+        (one.host, _udp_ports(one.stun, one.relay_ports), f"mediators[{index}]")
+        for index, one in enumerate(document.mediators)
+    ]
+    for number, (member, relay) in enumerate(relaying, 1):
+        path: Path = ("members", member.name, "relay")
+        if number + apart > MAX_RELAYS:
+            message = (
+                f"a document has {MAX_RELAYS} relays at most, those with `role: relay` and members together"
+            )
+            report.error("NC525", path, message)
+            return
+        if member.identity is None:
+            message = f"'{member.name}' has no agent that could relay: `identity` is missing"
+            report.error("NC522", path, message, "`netctl keys` on the host prints it")
+        if not member.endpoints:
+            message = "a relay needs an address that everybody reaches: `endpoints` is missing"
+            report.error("NC523", path, message, "name this host's public address and WireGuard's port there")
+        _check_own_ports(member, relay, path, report)
+        host, used = (
+            member.endpoints[0].host if member.endpoints else "",
+            _udp_ports(relay.stun, relay.relay_ports),
+        )
+        for where, others, who in taken:
+            if host and where == host and used & others:
+                message = f"{who} is at the same host, {host}, and has the port {min(used & others)} as well"
+                report.error("NC524", path, message, "two relays at one address need different ports")
+                break
+        taken.append((host, used, f"members.{member.name}"))
+        _check_mediated(document, path, "`relay`", report)
+        _check_room(document, relay.relay_ports, path, report)
+        if not document.networks_of(member.name):
+            message = f"'{member.name}' is in no network, so its relay carries nobody's packets"
+            report.warning("NC526", path, message)
+
+
+def _udp_ports(stun: tuple[int, ...], relay_ports: tuple[int, int]) -> frozenset[int]:
+    return frozenset((*stun, *range(relay_ports[0], relay_ports[1] + 1)))
+
+
+def _check_own_ports(member: Member, relay: OwnRelay, path: Path, report: Report) -> None:
+    first, last = relay.relay_ports
+    for port in relay.stun:
+        if first <= port <= last:
+            report.error("NC513", path, f"the STUN port {port} is one of the relay ports")
+    listen = member.listen_port or DEFAULT_LISTEN_PORT
+    if listen in relay.stun or first <= listen <= last:
+        report.error("NC524", path, f"port {listen} is WireGuard's on this member")
 
 
 def _check_routes(document: Document, report: Report) -> None:

@@ -13,7 +13,7 @@ from netctl.config.load.mtu import link_mtu
 from netctl.config.resolve.guests import guests_in, with_guests
 from netctl.model import derive
 from netctl.model.addresses import Address, Prefix, SocketAddress, host_prefix
-from netctl.model.document import Document, Member, MemberState, Mode, Network
+from netctl.model.document import DEFAULT_LISTEN_PORT, Document, Member, MemberState, Mode, Network
 from netctl.model.errors import LocalError
 from netctl.model.hoststate import (
     DOMAIN,
@@ -31,7 +31,6 @@ from netctl.model.hoststate import (
 from netctl.model.keys import WireGuardKey
 from netctl.model.view import View
 
-DEFAULT_LISTEN_PORT = 51820
 KEEPALIVE_S = 25
 """Below 30 s, after which the common NATs with the shortest timeout forget a UDP flow."""
 GROUP_DESTINATIONS = tuple(ip_network(text) for text in ("255.255.255.255/32", "224.0.0.0/4", "ff00::/8"))

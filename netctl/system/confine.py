@@ -1,9 +1,11 @@
-"""Drops the privileges of netctl-wg once it serves its sockets: an attacker in the process gets a tunnel, not a host.
+"""Drops the privileges of a process that moves packets, once it serves its sockets.
 
-capabilities(7): it keeps CAP_NET_ADMIN (MTU, marks, socket buffers) and CAP_NET_BIND_SERVICE (a `listenPort` below
-1024). no_new_privs (prctl(2)) is set for good. Two filters are set where the kernel has them: seccomp(2) permits only
-the system calls of a loop over sockets and a TUN, so the process cannot open files, execute programs or connect;
-landlock(7) permits only removing files in the sockets' directory.
+An attacker in netctl-wg gets a tunnel, one in a member's relay ciphertext, and neither gets the host.
+
+capabilities(7): netctl-wg keeps CAP_NET_ADMIN (MTU, marks, socket buffers) and CAP_NET_BIND_SERVICE (a `listenPort`
+below 1024), a relay none. no_new_privs (prctl(2)) is set for good. Two filters are set where the kernel has them:
+seccomp(2) permits only the system calls of a loop over sockets and a TUN, so the process cannot open files, execute
+programs or connect; landlock(7) permits only removing files in the sockets' directory.
 
 libseccomp makes the seccomp filter: it knows the call numbers of every architecture and checks the architecture. This
 module calls its C functions through ctypes, since its Python binding is a Debian package outside of any virtual
@@ -63,8 +65,13 @@ _ACCESS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1}
 _ACCESS_LATER = (1 << 15) - 1
 
 
-def confine(directory: Path, start_threads: Callable[[], None] = lambda: None) -> list[str]:
-    """Drop the privileges; returns the steps that this system could not do, in words. `directory`: of our sockets.
+def confine(
+    directory: Path | None, start_threads: Callable[[], None] = lambda: None, *, kept: int = KEPT
+) -> list[str]:
+    """Drop the privileges; returns the steps that this system could not do, in words.
+
+    `directory`: of our sockets, which may be removed there; None: there are none. `kept`: the capabilities to keep, as
+    bits.
 
     The caller loads and opens everything before: afterwards no file can be opened. `start_threads` is called before the
     seccomp filter is set, since the filter permits no new threads and covers all existing ones
@@ -79,7 +86,7 @@ def confine(directory: Path, start_threads: Callable[[], None] = lambda: None) -
     except OSError as error:
         seccomp = partial(_raise, error)
     for name, step in (
-        ("capabilities", lambda: _drop_capabilities(libc)),
+        ("capabilities", lambda: _drop_capabilities(libc, kept)),
         ("no_new_privs", lambda: _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))),
         ("landlock", lambda: _landlock(libc, directory)),
         ("seccomp", seccomp),
@@ -116,33 +123,34 @@ def _warm_up() -> None:
     os.strerror(errno.EPERM)
 
 
-def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Drop capabilities in all five sets. Raises OSError."""
+def _drop_capabilities(libc: ctypes.CDLL, keep: int) -> None:
+    """Drop all capabilities but `keep` in all five sets. Raises OSError."""
     for number in range(LAST_CAP + 1):
-        if not KEPT >> number & 1 and libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+        if not keep >> number & 1 and libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break  # past the kernel's last capability; or no CAP_SETPCAP, and then none can be gained either
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(24)
     _checked(libc.capget(header, sets))
     _, low, _, _, high, _ = struct.unpack("=6I", sets.raw)
-    kept = (low | high << 32) & KEPT
+    kept = (low | high << 32) & keep
     parts = [kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0, kept >> 32, kept >> 32, 0]
     _checked(libc.capset(header, struct.pack("=6I", *parts)))
 
 
-def _landlock(libc: ctypes.CDLL, directory: Path) -> None:
+def _landlock(libc: ctypes.CDLL, directory: Path | None) -> None:
     """Forbid all file system access but removing our sockets. Raises OSError where the kernel lacks landlock."""
     abi = _checked(libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION))
     handled = struct.pack("=Q", _ACCESS_BY_ABI.get(abi, _ACCESS_LATER))
     rules = _checked(libc.syscall(_LANDLOCK_CREATE_RULESET, handled, len(handled), 0))
     try:
-        beneath = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-        try:
-            rule = struct.pack("=Qi", _ACCESS_REMOVE_FILE, beneath)
-            _checked(libc.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_PATH_BENEATH, rule, 0))
-        finally:
-            os.close(beneath)
+        if directory is not None:
+            beneath = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+            try:
+                rule = struct.pack("=Qi", _ACCESS_REMOVE_FILE, beneath)
+                _checked(libc.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_PATH_BENEATH, rule, 0))
+            finally:
+                os.close(beneath)
         _checked(libc.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
