@@ -28,6 +28,7 @@ from types import MappingProxyType
 from mediator.core import busmessages as b
 from mediator.core import peers as p
 from mediator.core.allocations import Allocations
+from mediator.core.apprelays import named, relay_of_pair
 from mediator.core.audience import INTEREST_ABOVE, Audience, presences, questions
 from mediator.core.controlconnections import KEEPALIVE_S, Connection, Connections, key_of
 from mediator.core.duplicates import Duplicate
@@ -99,6 +100,8 @@ class Hub:
         of those alone that they are interested in.
         """
         self._apart = RelaysApart(agree)
+        self.registered: Container[str] = frozenset()
+        """Relays apart, by identity, that have been told the pairs with stock apps."""
         self._stun_also = stun_also
         self.identity = identity
         self._secret = relay_secret
@@ -118,6 +121,8 @@ class Hub:
         self._connections = Connections()
         self._online = self._connections.online
         self._allocations = Allocations()
+        self._distances: dict[WireGuardKey, Mapping[str, int]] = {}
+        """How far the relays are from each member that has told it, milliseconds."""
         self._introducer = Introducer()
         self._peers = p.Peers()
         self._anywhere: Container[WireGuardKey] = self._online
@@ -138,9 +143,28 @@ class Hub:
         """The relay port of a pair with a stock app."""
         return self._allocations.pairs.port(one, other)
 
+    def meeting(self, app: WireGuardKey, peer: WireGuardKey) -> tuple[Mediator, int] | None:
+        """The relay at which a stock app meets a peer, and their port there; None: the pair has no port."""
+        port = self.pair_port(app, peer)
+        members = self._membership.by_key
+        if port is None or self._mediator is None:
+            return None
+        told = self._distances.get(peer, {})
+        relay = relay_of_pair(self.document, members[app], members[peer], told, self.registered)
+        if relay is None:
+            return self._mediator, port
+        shifted = port - self._relay_ports()[0] + relay.relay_ports[0]
+        if shifted <= relay.relay_ports[1]:
+            return relay, shifted
+        return None if named(self.document, members[app], members[peer]) else (self._mediator, port)
+
     def pair_ports(self) -> list[PairPort]:
         """The ports of pairs with a stock app that the relay must serve."""
         return self._allocations.pair_ports()
+
+    def first_relay_port(self) -> int:
+        """The first of the ports that members and pairs have at the relay beside the mediator."""
+        return self._relay_ports()[0]
 
     def relay_port(self, key: WireGuardKey) -> int | None:
         """A member's relay port, which also names its account at the relay."""
@@ -240,6 +264,8 @@ class Hub:
         self._logins.membership = self._audience.membership = self._membership
         self._guests = guests
         self._mediator = mediator
+        by_key = self._membership.by_key
+        self._distances = {key: told for key, told in self._distances.items() if key in by_key}
         effects: list[Effect] = []
         for number, connection in self._connections.all():
             if connection.member is not None and connection.member not in self._membership.by_key:
@@ -596,6 +622,8 @@ class Hub:
         peer = self._peer(key, message.peer)
         if peer is None or not state.offers.take(now):
             return []
+        if message.relays:
+            self._distances[key] = {one.relay: one.rtt_ms for one in message.relays}
         mine, other = self._online[key], self._online.get(peer)
         if other is not None:
             return self._introducer.introduce(key, mine, peer, other, message)
@@ -617,8 +645,8 @@ class Hub:
         until = unix_s + GRANT_TTL_S
         if not asked.relay:
             granted = grant(self._secret, own, port, until)
-        elif is_app(self._membership.by_key[peer]):
-            return []  # an app's address is known to the relay that has been told its pairs
+        elif is_app(self._membership.by_key[peer]) and asked.relay not in self.registered:
+            return []  # an app's address is known to a relay that has been told its pairs
         elif not self._apart.carries(
             asked.relay, self._membership.by_key[key].name, self._membership.by_key[peer].name
         ):

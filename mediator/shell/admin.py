@@ -22,7 +22,7 @@ from mediator.core.transactions import Job
 from mediator.shell.membershiprunner import MembershipRunner, unix_now
 from mediator.shell.timearguments import duration_s
 from netctl.config.resolve.stockconfig import stock_config
-from netctl.model.document import MemberState
+from netctl.model.document import Mediator, MemberState
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.system.lineserver import LineServer, Progress, Service, cannot_listen
@@ -206,14 +206,22 @@ class AdminServer:
 
     def _export_wg(self, request: r.ExportWireGuard) -> r.StockConfig:
         name = request.member
-        document, mediator = self._hub.document, self._membership.mediator
+        document = self._hub.document
         member = document.members.get(name)
         key = member.wireguard if member is not None and member.state is MemberState.PRESENT else None
-        if key is None or mediator is None:
+        if key is None or self._membership.mediator is None:
             raise LocalError(f"the mediator's document has no present member '{name}'")
         hub = self._hub
-        made = stock_config(document, name, hub.view(key), mediator, lambda peer: hub.pair_port(key, peer))
-        return msgspec.convert(made, r.StockConfig)
+        found = {}
+
+        def meeting(peer: WireGuardKey) -> tuple[Mediator, int] | None:
+            found[peer] = place = hub.meeting(key, peer)
+            return place
+
+        made = stock_config(document, name, hub.view(key), meeting)
+        relays = dict.fromkeys(place[0] for place in found.values() if place is not None)
+        away = [one.host for one in relays if one.relay_only and str(one.identity[0]) not in hub.registered]
+        return msgspec.convert({**made, "unregistered": away}, r.StockConfig)
 
 
 def audit_row(entry: Entry) -> r.AuditRow:

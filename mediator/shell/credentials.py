@@ -91,9 +91,9 @@ class Identity:
         """A self-signed certificate, PEM. Its dates are without meaning and ignored."""
         return certificate("netctl mediator", self.private.public_key(), self.private)
 
-    def server_context(self, alpn: str = ALPN) -> ssl.SSLContext:
-        """A TLS 1.3 context with a self-signed certificate of this identity."""
-        return server_context(key_pem(self.private) + self.certificate(), alpn)
+    def server_context(self, *protocols: str) -> ssl.SSLContext:
+        """A TLS 1.3 context with a self-signed certificate of this identity; no protocol: the control connection's."""
+        return server_context(key_pem(self.private) + self.certificate(), *(protocols or (ALPN,)))
 
 
 def key_pem(key: Ed25519PrivateKey) -> bytes:
@@ -120,12 +120,12 @@ def certificate(common_name: str, key: Ed25519PublicKey, signer: Ed25519PrivateK
     return made.public_bytes(serialization.Encoding.PEM)
 
 
-def server_context(pem: bytes, alpn: str) -> ssl.SSLContext:
-    """A TLS 1.3 context with this key and certificate."""
+def server_context(pem: bytes, *protocols: str) -> ssl.SSLContext:
+    """A TLS 1.3 context with this key and certificate, for these protocols (ALPN, RFC 7301)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0  # no resumption: nothing to replay
-    context.set_alpn_protocols([alpn])
+    context.set_alpn_protocols(protocols)
     _load(context, pem)
     return context
 

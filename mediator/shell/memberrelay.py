@@ -1,7 +1,7 @@
 """The relay of a member: `netctl agent` starts it as a child where the document says `relay` of its member.
 
 The relay has no key and no document. The agent tells it its ports and the secrets by which grants are checked
-(`netctl.wire.memberrelay`), by the standard input. When that ends, the relay ends: it does not outlive its agent.
+(`netctl.wire.relayorders`), by the standard input. When that ends, the relay ends: it does not outlive its agent.
 Before it handles the first datagram it gives up all capabilities, files, programs and connections
 (`netctl.system.confine`).
 """
@@ -24,7 +24,7 @@ from mediator.shell.steadyclock import SteadyClock
 from netctl.model.errors import NetctlError, RemoteError
 from netctl.system import logs
 from netctl.system.confine import confine
-from netctl.wire.memberrelay import MAX_LINE, RelayOrder, RelayReport, read_line, write_line
+from netctl.wire.relayorders import MAX_LINE, RelayOrder, RelayReport, read_line, write_line
 
 _LOG = logging.getLogger("mediator.relay")
 IN, OUT = 0, 1

@@ -98,10 +98,16 @@ class FollowedDocument:
     """Keeps the table's trust at what the document says."""
 
     def __init__(
-        self, identity: Identity, watched: WatchedDocument, own: Mediator, relay: RelayServer
+        self,
+        identity: Identity,
+        watched: WatchedDocument,
+        own: Mediator,
+        relay: RelayServer,
+        took: Callable[[Document], None] = lambda _: None,
     ) -> None:
         """`watched`: with the check of `suits`, so that it hands over good documents alone."""
         self._identity, self._watched, self._own, self._relay = identity, watched, own, relay
+        self._took = took
         self._thread = ThreadPoolExecutor(1, "document")
         self._looking: Future[Answer] | None = None
         self._look_at = 0.0
@@ -133,6 +139,7 @@ class FollowedDocument:
         elif found is not None:
             document, own = found
             _trust(self._identity, document, own, self._relay.table)
+            self._took(document)
             _LOG.info("the document has changed, and is in force")
             if _listens(own) != _listens(self._own):
                 _LOG.warning("the document gives this relay other ports: they count when it is started again")
@@ -210,11 +217,20 @@ def _ahead_or_back(seconds: float) -> str:
 
 @contextmanager
 def follow_document(
-    identity: Identity, watched: WatchedDocument, document: Document, own: Mediator, relay: RelayServer
+    identity: Identity,
+    watched: WatchedDocument,
+    document: Document,
+    own: Mediator,
+    relay: RelayServer,
+    took: Callable[[Document], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Trust the document's mediators, now and as the document changes. Raises LocalError."""
+    """Trust the document's mediators, now and as the document changes. Raises LocalError.
+
+    `took` is called with each document that is in force.
+    """
     _trust(identity, document, own, relay.table)
-    following = FollowedDocument(identity, watched, own, relay)
+    took(document)
+    following = FollowedDocument(identity, watched, own, relay, took)
     relay.watch(following.look)
     try:
         yield

@@ -198,12 +198,17 @@ def handed_over(directory: Path, sleep: Callable[[float], None] = time.sleep) ->
         return identity, secret
 
 
+def write_pairs(path: Path, pairs: list[PairPort]) -> None:
+    """Write the ports of pairs for `ToldPairs`. Raises OSError."""
+    _write(path, _told(pairs).encode())
+
+
 class ToldPairs:
     """The relay's side: reads the file with the ports of pairs."""
 
-    def __init__(self, directory: Path, table: PairTable) -> None:
+    def __init__(self, directory: Path, table: PairTable, name: str = PAIRS_FILE) -> None:
         self._table = table
-        self._path = directory / PAIRS_FILE
+        self._path = directory / name
         self._seen: tuple[int, int] | None = None
 
     def look(self, now: float) -> bool:

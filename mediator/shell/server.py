@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from mediator.core import effects as fx
 from mediator.core import hub as h
+from mediator.core import relayregistry as rr
 from mediator.core.acceptance import other_ports
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from mediator.core.generations import RESERVE, first_generation
@@ -28,7 +29,7 @@ from mediator.shell.admin import AdminServer
 from mediator.shell.bus.buslink import BusLink
 from mediator.shell.bus.messagebus import Bus
 from mediator.shell.connection import Connection
-from mediator.shell.credentials import Identity
+from mediator.shell.credentials import ALPN, Identity
 from mediator.shell.documentnotes import DocumentNotes
 from mediator.shell.listener import Listener
 from mediator.shell.membershiprunner import MembershipRunner, unix_now
@@ -51,6 +52,8 @@ from netctl.system.sdnotify import notify, watchdog_s
 from netctl.system.tasks import Tasks, awaited, watch_loop
 from netctl.wire import operatorrequests as r
 from netctl.wire.control import Error, Login, encode
+from netctl.wire.registration import REGISTER_ALPN
+from netctl.wire.registration import encode as encode_to_relay
 from netctl.wire.relayframe import RELAY_ALPN
 
 _LOG = logging.getLogger("mediator.server")
@@ -126,6 +129,12 @@ class Server:
             stun_also=stun_also,
             agree=self._identity.agree,
         )
+        self._registry = rr.RelayRegistry(
+            self._identity.public, lambda: self._service.document, self._told_pairs
+        )
+        self._hub.registered = self._registry
+        self._told: tuple[int, rr.Told] | None = None
+        """The pairs with stock apps, and the hub's revision at which they were so."""
         self._reserved = 0
         self._polling = False
         self._looking = asyncio.Lock()
@@ -203,6 +212,7 @@ class Server:
                 if member.wireguard is not None and (port := self._hub.relay_port(member.wireguard))
             },
             "without_port": self._hub.without_port,
+            "relays": self._registry.status(time.monotonic()),
             "without_address": [item.message for item in self._hub.exhausted],
             **(self._link.status() if self._link is not None else {}),
         }
@@ -226,6 +236,11 @@ class Server:
             "document_disagrees": (
                 "1 while the file is not the document that several mediators have in force",
                 float(self._watched.disagrees(self._service.document.digest) is not None),
+            ),
+            "relays_registered": ("Relays apart that are registered here", float(len(self._registry))),
+            "relays_away": (
+                "Relays apart of the document that are not registered here",
+                float(sum(1 for row in self._registry.status(time.monotonic()) if not row["registered"])),
             ),
             **(self._link.gauges() if self._link is not None else {}),
             "longest_stall_seconds": ("So late the event loop once was", self._longest_stall_s),
@@ -405,7 +420,7 @@ class Server:
         watch_loop(asyncio.get_running_loop(), self.guard)
         if self._link is not None:
             self._link.start(f"{mediator.host}:{mediator.port}")
-        context = self._identity.server_context()
+        context = self._identity.server_context(ALPN, REGISTER_ALPN)
         listener = Listener(
             context,
             lambda source, ticket: Connection(self, source, ticket),
@@ -496,6 +511,7 @@ class Server:
         if self._store.in_doubt and self._store.takes_nothing is None:
             self._tasks.start("a fresh look at the store", self._look_again())
         self.perform(self._hub.handle_timer(time.monotonic(), self._grants_s()))
+        self._perform_for_relays(self._registry.handle_timer(time.monotonic()))
         if self._store.shared:
             self._look()
         elif self._hub.generation + RESERVE // 2 > self._reserved:
@@ -570,6 +586,9 @@ class Server:
         connection.number = self._next
         self._connections[connection.number] = connection
         nonce = secrets.token_bytes(32)
+        if isinstance(tls, ssl.SSLObject) and tls.selected_alpn_protocol() == REGISTER_ALPN:
+            self._perform_for_relays(self._registry.connected(connection.number, nonce, time.monotonic()))
+            return
         self.perform(self._hub.connected(connection.number, connection.source, nonce, time.monotonic()))
 
     def _admitted_no_more(self, connection: Connection, *, logged_in: bool = False) -> None:
@@ -619,13 +638,46 @@ class Server:
             )
 
     def _received(self, number: int, payload: bytes) -> None:
+        if self._registry.has(number):
+            self._perform_for_relays(self._registry.received(number, payload, time.monotonic()))
+            return
         self.perform(self._hub.received(number, payload, time.monotonic(), self._grants_s()))
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
         self._admitted_no_more(connection)
-        if self._connections.pop(connection.number, None) is not None:
-            self.perform(self._hub.disconnected(connection.number))
+        if self._connections.pop(connection.number, None) is None:
+            return
+        if self._registry.has(connection.number):
+            self._registry.disconnected(connection.number)
+            return
+        self.perform(self._hub.disconnected(connection.number))
+
+    # -- relays apart ---------------------------------------------------------------------------------------
+
+    def _told_pairs(self) -> rr.Told:
+        if self._told is None or self._told[0] != self._hub.revision:
+            first = self._hub.first_relay_port()
+            self._told = self._hub.revision, rr.Told(self._hub.generation, first, self._hub.pair_ports())
+        return self._told[1]
+
+    def _perform_for_relays(self, effects: list[rr.Effect]) -> None:
+        for effect in effects:
+            target = self._connections.get(effect.connection)
+            if target is None:
+                continue
+            match effect:
+                case rr.Tell(_, messages, known):
+                    if known:
+                        self._admitted_no_more(target, logged_in=True)
+                        target.known()
+                    for message in messages:
+                        target.send(encode_to_relay(message))
+                case rr.End(number, error):
+                    del self._connections[number]
+                    self._offend(target, "garbage" if error.code in rr.OFFENCES else None)
+                    self._admitted_no_more(target)
+                    target.end(error)
 
     def _deliver(self, numbers: tuple[int, ...], payloads: tuple[bytes, ...]) -> None:
         """Send payloads: to one member at once; to many after a short wait for more, which saves writes."""

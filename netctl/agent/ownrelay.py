@@ -22,7 +22,7 @@ from netctl.session import Backoff
 from netctl.system.guard import Guard
 from netctl.system.ourselves import environment, module
 from netctl.system.tasks import Tasks
-from netctl.wire.memberrelay import MAX_LINE, RelayOrder, RelayReport, read_line, write_line
+from netctl.wire.relayorders import MAX_LINE, RelayOrder, RelayReport, read_line, write_line
 from netctl.wire.relaysecret import agreed_secret
 
 PROGRAM = "mediator.shell.memberrelay"

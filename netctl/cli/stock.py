@@ -44,6 +44,10 @@ def export_wg(arguments: argparse.Namespace) -> int:
         )
     for name in config.without_port:
         output.warning(f"no relay port is left for {name}, which is left out: widen `relayPorts`")
+    for host in config.unregistered:
+        output.warning(
+            f"the relay {host} is not registered with this mediator: until it is, it may not know this app's pairs"
+        )
     return _write(arguments, answer.plain, private)
 
 

@@ -121,6 +121,8 @@ class Member:
     mtu: int | None = None
     relay: OwnRelay | None = None
     """Set: the member relays, at the host of its first endpoint."""
+    at_relay: str = ""
+    """Of a stock app: the host of the relay at which it meets its peers. Empty: as it is best for each."""
     previous_keys: tuple[WireGuardKey, ...] = ()
     guest: bool = False
     """Joined by invite: the member comes from the mediator and not from the text. It has an agent, whatever its

@@ -181,8 +181,7 @@ class PathManager:
             idle_s=self._idle_s,
             distances=self._meter.rtt_ms,
         )
-        if not stock:
-            pair.relay.know(self._relays_of(key), now)
+        pair.relay.know(self._relays_of(key, stock=stock), now)
         pair.activity.lazy = key in self._lazy
         pair.activity.seen(now)
         pair.set_mtu(self._me.mtu, now)
@@ -352,15 +351,16 @@ class PathManager:
         self._meter.use(relays, now)
         effects = self._measure(now)
         for key, pair in self._pairs.items():
-            if not pair.stock:
-                pair.relay.know(self._relays_of(key), now)
-                effects += self._settle(pair, now)
+            pair.relay.know(self._relays_of(key, stock=pair.stock), now)
+            effects += self._settle(pair, now)
         return effects
 
-    def _relays_of(self, key: WireGuardKey) -> tuple[str, ...]:
-        """The relays apart that carry packets to this peer."""
+    def _relays_of(self, key: WireGuardKey, *, stock: bool) -> tuple[str, ...]:
+        """The relays apart that carry packets to this peer. One that is a member is told of no stock app."""
         circles = self._circles
-        return tuple(name for name in self._relays if name not in circles or key in circles[name])
+        return tuple(
+            name for name in self._relays if name not in circles or (not stock and key in circles[name])
+        )
 
     def control_up(self, now: float) -> list[Effect]:
         """The mediator has accepted the login: pairs that are not settled begin a round, the others keep their path."""

@@ -69,7 +69,7 @@ class Pair:
         """`distances`: this host's round trips to relays in milliseconds, as they are at each moment."""
         self.key = key
         self.stock = stock
-        """Whether the peer has no agent: the pair then stays IDLE, on the relay."""
+        """Whether the peer has no agent: the pair then stays IDLE, on the relay that the peer has chosen."""
         self._rng = rng
         self.state = PairState.IDLE
         self.online = True
@@ -81,7 +81,7 @@ class Pair:
         self._repeat_at: float | None = None
         self._repeated_round = 0
         """The last round in which an Introduction caused a repeated offer."""
-        self.relay = PairRelays(str(key), rng, distances)
+        self.relay = PairRelays(str(key), rng, distances, everywhere=stock)
         self.routes = Routes(keys, me, rng, unproven, numbers)
         self.offers = Bucket(c.OFFERS_BURST, c.OFFERS_RATE)
         """The budget of the peer's offers."""

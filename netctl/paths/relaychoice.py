@@ -16,6 +16,9 @@ last series of questions is not measured: that is no reason to leave it, and non
 a pair as well it counts as out of reach (`OUT_OF_REACH_MS`), which the peer is told.
 
 A relay that is left is told nothing: it keeps its binding for 65 s, and packets on their way arrive.
+
+A stock app has one relay in its configuration, which nobody tells this host. So the host binds at every relay, uses the
+one at which the app is heard, and goes where WireGuard hears the app next.
 """
 
 from __future__ import annotations
@@ -66,9 +69,20 @@ def differs(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
 class PairRelays:
     """All relays of one pair, which uses them as one relay."""
 
-    def __init__(self, peer: str, rng: Callable[[int], bytes], mine: Mapping[str, int] = NOTHING) -> None:
-        """`mine`: this host's present round trips to relays, milliseconds; the owner of the mapping changes it."""
+    def __init__(
+        self,
+        peer: str,
+        rng: Callable[[int], bytes],
+        mine: Mapping[str, int] = NOTHING,
+        *,
+        everywhere: bool = False,
+    ) -> None:
+        """`mine`: this host's present round trips to relays, milliseconds; the owner of the mapping changes it.
+
+        `everywhere`: bind at all relays, because the peer is a stock app and chooses by itself.
+        """
         self._peer, self._rng, self._mine = peer, rng, mine
+        self._everywhere = everywhere
         self.theirs: Mapping[str, int] = NOTHING
         """The peer's round trips, from its last offer."""
         self.wanted = False
@@ -253,7 +267,7 @@ class PairRelays:
         """WireGuard received from the peer over another relay at `endpoint`. True: that relay is in use from now on."""
         for name, link in self._links.items():
             there = name != self._current and link.usable and link.address == endpoint
-            if there and (peer_chooses or not self.usable or self._used.quiet):
+            if there and (peer_chooses or self._everywhere or not self.usable or self._used.quiet):
                 self._take(name, now)
                 return True
         return False
@@ -277,6 +291,9 @@ class PairRelays:
         self._plan_due = None
         if not self.wanted:
             return
+        if self._everywhere:
+            self._hear(now)
+            return
         if not self.several:
             self.beside.want(now)
             return
@@ -288,6 +305,16 @@ class PairRelays:
             self._improve(now)
         else:
             self._search(now)
+
+    def _hear(self, now: float) -> None:
+        """The peer is a stock app: be bound at every relay, and use one at which the app is heard."""
+        for link in self._links.values():
+            link.want(now)
+        if self.usable and not self._used.quiet:
+            return
+        heard = (name for name, link in self._links.items() if link.usable and not link.quiet)
+        if (name := next(heard, self._current)) != self._current:
+            self._take(name, now)
 
     def _search(self, now: float) -> None:
         """No relay carries: ask the best, and further ones as time passes."""

@@ -150,6 +150,8 @@ class StockConfig(Struct, frozen=True):
     mtu: int
     peers: list[StockPeer]
     without_port: list[str]
+    unregistered: list[str] = []
+    """Hosts of relays in it that have not registered with this mediator, so that they may not know the app's pairs."""
 
 
 class ExportWireGuard(Request[StockConfig], frozen=True, tag="export.wg"):
@@ -188,6 +190,22 @@ class OtherMediator(Struct, frozen=True):
     """False: something that it said was missed, and is asked for."""
 
 
+class RelayRow(Struct, frozen=True):
+    """A relay apart of the document, as this mediator knows it."""
+
+    relay: str
+    identity: str
+    registered: bool
+    place: str = ""
+    since_s: float | None = None
+    expires_s: float | None = None
+    """After so many seconds of silence the registration is over."""
+    bindings: int | None = None
+    members: int | None = None
+    bits_per_s: int | None = None
+    forwarded_bytes: int | None = None
+
+
 class ServerStatus(Struct, frozen=True):
     """The state of the mediator."""
 
@@ -210,6 +228,7 @@ class ServerStatus(Struct, frozen=True):
     bus_dropped: int = 0
     """What came and was no message of this release."""
     mediators: list[OtherMediator] = []
+    relays: list[RelayRow] = []
 
 
 class ServerStatusRequest(Request[ServerStatus], frozen=True, tag="status"):

@@ -18,6 +18,7 @@ from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.node.context import Revival
 from netctl.node.drift import Counters
+from netctl.node.snapshot import OwnRelayStatus
 from netctl.node.state import NodeState
 from netctl.paths.effects import PathKind, PathStatus
 from tests.support.fetch import fetched
@@ -115,6 +116,11 @@ class Host:
             departures=(), counters=Counters(found=3, healed=2), revival=Revival(restarts=2)
         )
     )
+    following: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            own_relay=SimpleNamespace(status=OwnRelayStatus("up", bindings=8, forwarded_bytes=900))
+        )
+    )
     routes: Any = field(default_factory=lambda: SimpleNamespace(restored=5))
     rulesets: Any = field(default_factory=lambda: SimpleNamespace(restored=4))
     guard: Any = field(default_factory=lambda: SimpleNamespace(dropped=7))
@@ -159,6 +165,9 @@ def test_the_page() -> None:
             assert found["netctl_routes_restored_total", ()] == 5
             assert found["netctl_faults_total", ()] == 7
             assert found["netctl_engine_faults_total", ()] == 6
+            assert found["netctl_own_relay_up", ()] == 1
+            assert found["netctl_own_relay_bindings", ()] == 8
+            assert found["netctl_own_relay_bytes_total", ()] == 900
             whole = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
             assert (await fetched(port, whole % b"/")).startswith(b"HTTP/1.1 404 ")
             for wrong in (b"x" * 10_000, b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"):

@@ -23,10 +23,11 @@ from netctl.model.keys import IdentityKey
 from netctl.system.guard import Guard
 from netctl.system.ourselves import module
 from netctl.wire import relay, stun
-from netctl.wire.memberrelay import RelayOrder, RelayReport, read_line, write_line
+from netctl.wire.relayorders import RelayOrder, RelayReport, read_line, write_line
 from netctl.wire.relaysecret import agreed_secret
 from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER, free_port
-from tests.mediator.test_relay_apart import Member, ports_in_a_row
+from tests.mediator.test_relay_apart import Member
+from tests.support.freeports import free_ports
 from tests.support.patience import BUSY_S
 
 
@@ -34,7 +35,7 @@ class Place:
     """A document with one member that relays on loopback, and its mediators' keys (here other members')."""
 
     def __init__(self) -> None:
-        self.first, self.stun = ports_in_a_row(4), free_port(socket.SOCK_DGRAM)
+        self.first, self.stun = free_ports(4).start, free_port(socket.SOCK_DGRAM)
 
     def document(
         self, *mediators: Keys, identity: IdentityKey = ANN.identity, relays: bool = True

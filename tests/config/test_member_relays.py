@@ -50,7 +50,9 @@ def said(document: str) -> list[str]:
         (text(", relay: {relayPorts: 42000-42999, stun: [3490]}"), []),
         (text("relay: false", endpoints=""), []),
         (text(", relay: 1"), ["NC018! members.gate.relay"]),
-        (text(', relay: "yes"'), ["NC018! members.gate.relay"]),
+        (text(', relay: "yes"'), ["NC527! members.gate.relay"]),
+        (text(", relay: m.example.net"), ["NC527! members.gate.relay"]),
+        (text(', relay: "a b"'), ["NC018! members.gate.relay"]),
         (text(", relay: {ports: 1}"), ["NC018! members.gate.relay"]),
         (text(", relay: {stun: []}"), ["NC018! members.gate.relay"]),
         (text(", relay: {relayPorts: 9-2}"), ["NC102! members.gate.relay.relayPorts"]),
@@ -82,6 +84,15 @@ def test_a_stock_app_is_no_relay_and_two_at_one_address_need_other_ports() -> No
     assert said(text(", relay: true", more=app)) == ["NC522! members.app.relay"]
     other = f'  too: {{wireguard: "{key("too")}", identity: "ed25519:{key("i too")}", {AT}, relay: true}}'
     assert said(text(", relay: true", more=other)) == ["NC524! members.too.relay"]
+
+
+def test_an_app_may_name_the_relay_at_which_it_meets_its_peers() -> None:
+    def app(relay: str) -> str:
+        return text("", endpoints=AT, more=f'  app: {{wireguard: "{key("app")}", relay: {relay}}}')
+
+    assert said(app("m.example.net")) == []
+    assert load_document(app("m.example.net")).document.members["app"].at_relay == "m.example.net"
+    assert said(app("n.example.net")) == ["NC528! members.app.relay"]
 
 
 def test_a_document_has_no_more_relays_than_an_offer_can_name() -> None:

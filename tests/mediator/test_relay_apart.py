@@ -26,29 +26,13 @@ from mediator.shell.store import STORE_FILE
 from netctl.model.errors import LocalError
 from netctl.wire import relay, stun
 from tests.mediator.loopbackkit import ANN, BOB, HOST, free_port
+from tests.support.freeports import free_ports
 from tests.support.patience import BUSY_S, wait_for
 
 SILENCE_S = 0.3
 """An answer on loopback takes a millisecond; what is asked after a hostile question shows that the relay lives."""
 DASHBOARD = Path(__file__).parents[2] / "packaging/grafana/relay.json"
 DATA = b"\4\0\0\0".ljust(100, b"x")
-
-
-def ports_in_a_row(count: int) -> int:
-    """The first of some free UDP ports."""
-    while True:
-        first = free_port(socket.SOCK_DGRAM)
-        opened = []
-        try:
-            for number in range(count):
-                opened.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                opened[-1].bind((HOST, first + number))
-            return first
-        except OSError:
-            continue
-        finally:
-            for one in opened:
-                one.close()
 
 
 @dataclass
@@ -66,7 +50,7 @@ class Place:
         self.apart = Identity.create(self.state)
         self.document = self.directory / "networks.yaml"
         self.log = self.directory / "log"
-        self.first, self.port = ports_in_a_row(4), free_port()
+        self.first, self.port = free_ports(4).start, free_port()
         self.stun, self.metrics = free_port(socket.SOCK_DGRAM), f"{HOST}:{free_port()}"
         self.write(self.mediators)
 

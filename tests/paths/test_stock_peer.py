@@ -81,3 +81,82 @@ def test_a_member_that_gets_an_agent_is_a_peer_like_any_other() -> None:
     for step in range(102, 110):
         effects += manager.handle_timer(step)
     assert [e for e in effects if isinstance(e, SendControl) and isinstance(e.message, Candidates)]
+
+
+class Apart:
+    """A relay apart, as the host sees it: it answers every message, and knows whether the app is there."""
+
+    def __init__(self, name: str, host: str, secret: bytes) -> None:
+        self.name, self.at = name, SocketAddress(host, 40003)
+        self.granted = grant(secret, 40000, 40003, UNIX + 3600)
+        self.app_is_here = False
+
+    def grant(self, peer: str) -> RelayGrant:
+        given = self.granted
+        return RelayGrant(
+            peer, f"0.0.0.0:{given.port}", given.allocation, given.key, given.expires_s, self.name
+        )
+
+    def answer(self, data: bytes) -> bytes:
+        key = bytes.fromhex(self.granted.key)
+        asked = relay.open_message(data, key)
+        if isinstance(asked, relay.Bind):
+            return relay.seal(relay.Cookie(asked.transaction, b"c" * relay.COOKIE_LEN), key)
+        assert isinstance(asked, relay.Confirm)
+        flags = relay.BoundFlag.PEER_BOUND if self.app_is_here else relay.BoundFlag.NONE
+        return relay.seal(relay.Bound(asked.transaction, flags, SocketAddress("198.51.100.1", 1)), key)
+
+
+def test_an_app_is_met_at_whichever_relay_it_goes_to() -> None:
+    """Its configuration names one, which only the app knows; another configuration may name another one."""
+    world = World()
+    host, phone = world.host("a", "192.168.1.10"), world.host("phone", "192.168.1.11")
+    manager, now = host.manager, 100.0
+    names = [f"ed25519:{letter * 42}A=" for letter in "BCDE"]
+    relays = [Apart(name, f"203.0.113.{20 + n}", bytes([n + 1]) * 32) for n, name in enumerate(names)]
+    member = f"ed25519:{'F' * 42}A="
+    places = {one.name: [SocketAddress(one.at.host, 3478)] for one in relays}
+    places[member] = [SocketAddress("203.0.113.30", 3478)]
+    manager.set_relays(places, now, {member: frozenset({phone.key})})
+    asked: set[str] = set()
+    endpoints: list[SocketAddress] = []
+
+    def play(effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, SetEndpoint) and endpoints[-1:] != [effect.endpoint]:
+                endpoints.append(effect.endpoint)
+            if isinstance(effect, SendControl) and isinstance(effect.message, RelayRequest):
+                asked.add(effect.message.relay)
+                for one in relays:
+                    if effect.message.relay == one.name:
+                        play(manager.handle_message(one.grant(str(phone.key)), now, (one.at,)))
+            if isinstance(effect, SendDatagram):
+                for one in relays:
+                    if effect.destination == one.at:
+                        play(manager.handle_datagram(one.answer(effect.data), one.at, now))
+
+    def passes(seconds: int) -> None:
+        nonlocal now
+        for _ in range(seconds):
+            now += 1
+            play(manager.handle_timer(now))
+
+    play(manager.set_peers([phone.key], now, stock=frozenset((phone.key,))))
+    play(manager.control_up(now))
+    passes(30)
+    assert asked == {"", *names}, "all relays, and not the member that relays for others with agents"
+    assert manager.status()[phone.key].kind == "none"
+    relays[3].app_is_here = True
+    passes(30)
+    assert endpoints == [relays[3].at]
+    assert manager.status()[phone.key].kind == "relay-udp"
+    # A new configuration names another relay; the old one has not forgotten the app yet.
+    relays[1].app_is_here = True
+    passes(30)
+    assert endpoints == [relays[3].at], "both say that the app is there: WireGuard knows better"
+    play(manager.observe(phone.key, PeerStatus(relays[1].at, 0, 5, 5), now))
+    assert manager.status()[phone.key].endpoint == relays[1].at
+    relays[3].app_is_here = False
+    passes(90)
+    assert manager.status()[phone.key].endpoint == relays[1].at
+    assert endpoints == [relays[3].at]

@@ -18,7 +18,7 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session.login import check_login, transcript
 from netctl.wire import control as w
-from netctl.wire import probe, relay, stun
+from netctl.wire import probe, registration, relay, stun
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
 from netctl.wire.relayframe import frame
 
@@ -56,6 +56,23 @@ def test_every_message_has_an_example_or_a_section_of_its_own() -> None:
     tags = {kind.__struct_config__.tag for kind in get_args(w.Message)}
     described = {tag for tag in tags - shown if f"`{tag}`" in TEXT.split("## Enrolment")[1]}
     assert shown | described == tags
+
+
+def test_the_registration_of_a_relay() -> None:
+    examples = [text.encode() for _, text in blocks("registration")]
+    found = [registration.decode(example) for example in examples]
+    assert [registration.encode(message) for message in found] == examples
+    kinds = {type(message) for message in found} | {w.Error}
+    assert kinds == set(get_args(registration.Message))
+    hello, register = found[:2]
+    assert isinstance(hello, registration.Hello)
+    assert isinstance(register, registration.Register)
+    pin, relay_key = identity(MEDIATOR), identity(MEMBER)
+    parts = (b"netctl relay registration", struct.pack(">I", 1), pin.raw, *NONCES, relay_key.raw)
+    by_hand = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    assert register.signature == MEMBER.sign(by_hand).hex()
+    assert registration.check(register, bytes.fromhex(hello.nonce), pin) == relay_key
+    assert f"`{registration.REGISTER_ALPN}`" in TEXT
 
 
 def test_the_frame() -> None:

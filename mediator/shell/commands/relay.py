@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager
+from typing import Any
 
 from mediator.shell.credentials import IDENTITY_FILE, Identity, relay_secret, server_context
 from mediator.shell.options import add_document, add_listen, add_state
@@ -19,8 +20,9 @@ from mediator.shell.relayapart import GrantClock, answer_stun, follow_document, 
 from mediator.shell.relaylock import only_relay
 from mediator.shell.relaymetrics import add_metrics, serve_pages
 from mediator.shell.relayplace import Handed, ToldPairs, handed_over
+from mediator.shell.relayregister import TOLD_FILE, Told, register
 from mediator.shell.relayserver import RelayServer, run_relay
-from mediator.shell.relaystatus import tell_status
+from mediator.shell.relaystatus import ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of
 from mediator.shell.stateroles import is_apart
 from mediator.shell.steadyclock import SteadyClock
@@ -34,6 +36,7 @@ from netctl.wire.relayframe import RELAY_ALPN
 
 _LOG = logging.getLogger("mediator.relay")
 
+MAX_PLACE = 63
 Beside = Callable[[RelayServer], AbstractContextManager[Sized]]
 
 
@@ -44,6 +47,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_listen(parser)
     add_metrics(parser, "--metrics")
     add_limits(parser)
+    parser.add_argument(
+        "--place",
+        metavar="WORD",
+        default="",
+        help="of a relay apart: where it is, as `netctl-mediator status` shows it at the mediators",
+    )
     logs.add_options(parser)
 
 
@@ -122,8 +131,11 @@ def _run_apart(
 ) -> None:
     """On a machine of its own: no mediator passes connections on, or has the same clock.
 
-    Members whose UDP is blocked reach the mediator's relay alone, so no TCP port is opened here.
+    Members whose UDP is blocked reach the mediator's relay alone, so no TCP port is opened here. It registers with the
+    mediators.
     """
+    if len(arguments.place) > MAX_PLACE:
+        raise LocalError(f"--place takes a word of at most {MAX_PLACE} characters")
     if (said := watched.keep()) is not None:
         _LOG.warning(said)
     trusted, _ = trusted_secrets(identity, document)
@@ -132,13 +144,30 @@ def _run_apart(
     @contextlib.contextmanager
     def beside(relay: RelayServer) -> Iterator[Sized]:
         relay.watch(GrantClock(clock, relay.table).look)
+        pairs = ToldPairs(arguments.state, relay.pairs, TOLD_FILE)
+
+        def read_pairs(now: float) -> None:
+            pairs.look(now)
+
+        relay.watch(read_pairs)
+        told = Told(arguments.state / TOLD_FILE, own.relay_ports)
         with (
-            follow_document(identity, watched, document, own, relay),
+            register(
+                identity, told, lambda: load_of(ask_relay(arguments.state)), arguments.place
+            ) as registered,
+            follow_document(identity, watched, document, own, relay, registered.follow),
             answer_stun(relay, arguments.listen, own.stun),
         ):
             yield ()
 
     _relay(arguments, own, trusted[0], clock.unix, beside, f" for {len(trusted)} mediators' members")
+
+
+def load_of(status: dict[str, Any] | None) -> tuple[int, int, int] | None:
+    """What a relay tells the mediators of itself, from its status."""
+    if status is None:
+        return None
+    return status["bindings"], status["members"], status["counters"]["forwarded_bytes"]
 
 
 def _relay(

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     output.line(f"{state.online} of {state.members} members online, {state.networks} networks")
     output.line(f"document {document.path}, digest {document.digest[:12]}, for {document.since_s:.0f} s")
     _say_bus(state)
+    _say_relays(state.relays)
     say_relay(relay, {int(port): name for port, name in state.relay_ports.items()})
     if state.store:
         output.warning(f"{state.store} Nobody can join, leave, be revoked or get a new address")
@@ -58,6 +59,21 @@ def run(arguments: argparse.Namespace) -> int:
         output.warning(f"the file as it is now is refused, and the last good one stays:\n{document.refused}")
         return 1
     return 1 if document.store_refused else 0
+
+
+def _say_relays(relays: list[r.RelayRow]) -> None:
+    """The relays apart, as they have registered."""
+    for relay in relays:
+        where = relay.relay + (f" ({relay.place})" if relay.place else "")
+        if not relay.registered:
+            output.warning(f"relay {where}: not registered; it knows no pairs of stock apps that are new")
+        elif relay.bindings is None:
+            output.line(f"relay {where}: registered")
+        else:
+            output.line(
+                f"relay {where}: {relay.bindings} bindings of {relay.members} members, "
+                f"{(relay.bits_per_s or 0) / 1e6:.1f} Mbit/s"
+            )
 
 
 def _say_alone(relay: dict[str, Any], arguments: argparse.Namespace) -> None:

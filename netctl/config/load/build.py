@@ -118,8 +118,8 @@ def _members_among(mediators: tuple[Mediator, ...], members: Mapping[str, Member
     )
 
 
-def _relay(body: bool | Mapping[str, Any], path: Path, report: Report) -> OwnRelay | None:
-    if body is False:
+def _relay(body: bool | str | Mapping[str, Any], path: Path, report: Report) -> OwnRelay | None:
+    if body is False or isinstance(body, str):
         return None
     given: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     ports = _ports(given.get("relayPorts", "40000-40999"), (*path, "relayPorts"), report)
@@ -156,6 +156,7 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
         interfaces=tuple(body.get("interfaces", ())),
         mtu=body.get("mtu"),
         relay=_relay(body.get("relay", False), (*path, "relay"), report),
+        at_relay=body["relay"] if isinstance(body.get("relay"), str) else "",
         previous_keys=tuple(WireGuardKey.parse(text) for text in body.get("previousKeys", ())),
     )
 

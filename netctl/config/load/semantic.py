@@ -60,6 +60,7 @@ def check_semantics(document: Document, tree: Mapping[str, Any], report: Report)
     """Report all errors and oddities of a document that conforms to the schema."""
     _check_mediators(document, report)
     _check_member_relays(document, report)
+    _check_app_relays(document, report)
     _check_keys(document, report)
     _check_routes(document, report)
     groups = {group for member in document.members.values() for group in member.groups}
@@ -221,6 +222,21 @@ def _check_member_relays(document: Document, report: Report) -> None:
         if not document.networks_of(member.name):
             message = f"'{member.name}' is in no network, so its relay carries nobody's packets"
             report.warning("NC526", path, message)
+
+
+def _check_app_relays(document: Document, report: Report) -> None:
+    """Members that name the relay at which they meet their peers."""
+    hosts = {mediator.host: mediator for mediator in document.mediators}
+    for member in document.members.values():
+        if not member.at_relay:
+            continue
+        path: Path = ("members", member.name, "relay")
+        if member.identity is not None:
+            message = f"'{member.name}' has an agent, which finds the nearest relay for each peer by itself"
+            report.error("NC527", path, message, "`relay: true` lets it relay for others")
+        elif member.at_relay not in hosts:
+            message = f"no entry under `mediators` has the host '{clean(member.at_relay)}'"
+            report.error("NC528", path, message, _near(member.at_relay, hosts))
 
 
 def _udp_ports(stun: tuple[int, ...], relay_ports: tuple[int, int]) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""The configuration of a stock WireGuard app: one peer for each other member, reached over the mediator's relay."""
+"""The configuration of a stock WireGuard app: one peer for each other member, reached over a relay."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def stock_config(
     document: Document,
     name: str,
     view: View,
-    mediator: Mediator,
-    port_of: Callable[[WireGuardKey], int | None],
+    meeting: Callable[[WireGuardKey], tuple[Mediator, int] | None],
 ) -> dict[str, Any]:
     """The configuration of member `name` as plain data, for `render` and for programs.
 
-    `view`: the member's own view; `port_of`: the relay port of its pair with a peer. Peers without a port are listed
-    under `without_port`. Raises LocalError when there is no such stock member, or it has no network or address.
+    `view`: the member's own view; `meeting`: the relay of its pair with a peer, and the pair's port there. Peers
+    without a port are listed under `without_port`. Raises LocalError when there is no such stock member, or it has no
+    network or address.
     """
     member = document.members.get(name)
     if member is None:
@@ -43,8 +43,7 @@ def stock_config(
     )
     if not addresses:
         raise LocalError(f"'{name}' has no address yet: are its networks' pools full?")
-    host = f"[{mediator.host}]" if ":" in mediator.host else mediator.host
-    ports = {key: port_of(key) for key in link.peers}
+    places = {key: meeting(key) for key in link.peers}
     names = {other.wireguard: other.name for other in document.members.values()}
     return {
         "member": name,
@@ -56,15 +55,20 @@ def stock_config(
             {
                 "name": names[key],
                 "wireguard": str(key),
-                "endpoint": f"{host}:{port}",
+                "endpoint": _endpoint(*place),
                 "allowed": _allowed(link, key),
                 "keepalive_s": KEEPALIVE_S,
             }
-            for key, port in ports.items()
-            if port is not None
+            for key, place in places.items()
+            if place is not None
         ],
-        "without_port": [names[key] for key, port in ports.items() if port is None],
+        "without_port": [names[key] for key, place in places.items() if place is None],
     }
+
+
+def _endpoint(relay: Mediator, port: int) -> str:
+    host = f"[{relay.host}]" if ":" in relay.host else relay.host
+    return f"{host}:{port}"
 
 
 def _pool_length(document: Document, name: str, address: Address) -> int:
