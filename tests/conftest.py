@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -38,6 +39,15 @@ LONGEST = (
 """The files that take longest, by a measured run: more than a hundred seconds each. Only the order counts."""
 SLOW = ("tests/kernel/", "tests/machines/", "tests/release/", "tests/netns/", "tests/world/")
 """Whose files come next, in this order: a long file that begins last leaves the other cores idle at the end."""
+
+settings.register_profile(
+    "patient",
+    settings(),
+    deadline=None,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.too_slow],
+)
+# Of how long an example takes by the clock, a busy machine decides.
+settings.load_profile("patient")
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN

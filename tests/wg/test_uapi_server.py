@@ -264,7 +264,7 @@ def test_what_is_no_request_ends_the_connection(
 
 
 @given(st.lists(st.binary(max_size=80) | st.sampled_from([b"get=1\n\n", b"set=1\n", b"\n"]), max_size=6))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_leave_a_server_that_answers(
     loop: Loop, server: UapiServer, tmp_path: Path, pieces: list[bytes]
 ) -> None:
@@ -371,7 +371,7 @@ def test_handover_both_ways(loop: Loop, tmp_path: Path) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=MAX_PER_TURN))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_handover_takes_any_datagram(loop: Loop, tmp_path: Path, messages: list[bytes]) -> None:
     server = HandoverServer(loop, tmp_path / "any.sock")
     for message in messages:
