@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sys
 import threading
@@ -14,7 +15,8 @@ import pytest
 from netctl.agent.storage.keyfiles import make_keys
 from netctl.cli.main import main
 from netctl.engine import FakeEngine
-from tests.agent.test_agent_life import document, live, locations
+from tests.agent.test_agent_life import ask, document, live, locations
+from tests.support.patience import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"\| \d+ \| `(?P<file>[a-z_/0-9]+\.py)` \| `(?P<function>\w+)` \|")
@@ -27,6 +29,17 @@ def walk() -> list[tuple[str, str]]:
     text = (ROOT / "docs" / "design.md").read_text()
     section = text.split("### A walk through an apply", 1)[1].split("\n## ", 1)[0]
     return [(row["file"], row["function"]) for row in ROW.finditer(section)]
+
+
+def waiting(state: Path) -> list[Path]:
+    """The processes that wait for the end of a time to confirm, for whoever has that state."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"_confirmd" in words and str(state).encode() in words:
+                found.append(process)
+    return found
 
 
 def test_an_apply_calls_what_the_table_names_in_its_order(
@@ -49,7 +62,10 @@ def test_an_apply_calls_what_the_table_names_in_its_order(
 
     async def script() -> None:
         loop = asyncio.get_running_loop()
-        assert await loop.run_in_executor(None, main, ["apply", "--confirm-within", "90s"]) == 0
+        try:
+            assert await loop.run_in_executor(None, main, ["apply", "--confirm-within", "90s"]) == 0
+        finally:
+            await ask(where, {"op": "confirm"})
 
     threading.setprofile(profile)
     sys.setprofile(profile)
@@ -58,6 +74,7 @@ def test_an_apply_calls_what_the_table_names_in_its_order(
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+    wait_for("who would have rolled it back has ended", lambda: not waiting(where.state))
     missing = [row for row in rows if row not in calls]
     assert not missing
     later = iter(calls)
