@@ -25,9 +25,9 @@ from netctl.system.ourselves import module
 from netctl.wire import relay, stun
 from netctl.wire.relayorders import RelayOrder, RelayReport, read_line, write_line
 from netctl.wire.relaysecret import agreed_secret
-from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER, free_port
+from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER
 from tests.mediator.test_relay_apart import Member
-from tests.support.freeports import free_ports
+from tests.support.freeports import free_port, free_ports
 from tests.support.patience import BUSY_S
 
 

@@ -30,7 +30,7 @@ from netctl.session import PROOF_S
 from netctl.wire import relay
 from netctl.wire.relayframe import RELAY_ALPN, frame
 from tests.support.connectproxy import ConnectProxy
-from tests.support.freeports import free_ports
+from tests.support.freeports import free_port, free_ports
 from tests.support.patience import BUSY_S
 from tests.support.relaydoor import ListeningDoor
 
@@ -78,7 +78,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(Identity.create(tmp_path))
+    site = Site(Identity.create(tmp_path), free_port())
     site.start()
     yield site
     site.stop()

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 
 from netctl.system.tasks import awaited
-from tests.mediator.loopbackkit import HOST, free_port
+from tests.mediator.loopbackkit import HOST
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S
 
 MANY = 1 << 16

@@ -28,6 +28,7 @@ from netctl.node.linkstate import LinkState
 from netctl.session import Effect, PresenceChanged, ViewChanged
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S
 
 HOST = "127.0.0.1"
@@ -52,13 +53,6 @@ def running_on(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterato
 
         yield until_done
         assert unseen == []
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as opened:
-        opened.bind((HOST, 0))
-        port: int = opened.getsockname()[1]
-        return port
 
 
 def keys(number: int) -> Keys:

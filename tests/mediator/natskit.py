@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.freeports import free_port
 from tests.support.lifeline import tether
 from tests.support.patience import BUSY_S, wait_for
 
@@ -21,9 +22,7 @@ class Nats:
 
     def __init__(self, log: Path, *words: str) -> None:
         self._log, self._words = log, words
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port: int = one.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

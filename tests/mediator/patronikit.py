@@ -19,9 +19,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.mediator.loopbackkit import HOST, free_port
-from tests.mediator.postgreskit import owner, programs, why_not
+from tests.mediator.loopbackkit import HOST
+from tests.mediator.postgreskit import kill_all_of, owner, programs, why_not
 from tests.support.apart import on_the_machine
+from tests.support.freeports import free_port
 from tests.support.lifeline import tether
 from tests.support.patience import BUSY_S, wait_for
 
@@ -175,6 +176,7 @@ class Node:
             for each in [server, *children]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
+        kill_all_of(self._directory / "data")
 
 
 class Pair:
@@ -219,7 +221,14 @@ class Pair:
 
     @property
     def primary(self) -> Node:
-        return next(node for node in self.nodes if node.state().get("role") in ("master", "primary"))
+        found: list[Node] = []
+
+        def there() -> list[Node]:
+            found[:] = [node for node in self.nodes if node.state().get("role") in ("master", "primary")]
+            return found
+
+        wait_for("a node is the primary", there)
+        return found[0]
 
     def database(self) -> str:
         """A new one, at whichever node takes writes."""

@@ -18,7 +18,7 @@ import pytest
 
 from mediator.shell.postgresplace import PostgresPlace
 from tests.support.lifeline import tether
-from tests.support.patience import wait_for
+from tests.support.patience import BUSY_S, wait_for
 
 _NUMBERS = itertools.count()
 
@@ -46,6 +46,24 @@ def owner() -> str:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
     return ""
+
+
+def kill_all_of(data: Path) -> None:
+    """The processes of a server, which all work in its directory. One that is not gone yet holds its memory: as long as
+    that is so, the next server refuses to start.
+    """
+    there = str(data.resolve())
+
+    def gone() -> bool:
+        left = False
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if os.readlink(process / "cwd") == there:
+                    left = True
+                    os.kill(int(process.name), signal.SIGKILL)
+        return not left
+
+    wait_for("PostgreSQL is gone", gone, every_s=0.02)
 
 
 class Postgres:
@@ -135,13 +153,14 @@ class Postgres:
         """`kill -9`: the whole of it at once, as a machine that loses power."""
         self.signal(signal.SIGKILL)
         assert self.process is not None
-        self.process.wait()
+        self.process.wait(BUSY_S)
+        kill_all_of(self.data)
 
     def stop(self) -> None:
         """In good order, at once."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
+            self.process.wait(BUSY_S)
 
     def dsn(self, database: str) -> str:
         return f"postgresql://netctl@/{database}?host={self.directory}&port={self.port}"

@@ -34,12 +34,13 @@ from netctl.wire import operatorrequests as r
 from netctl.wire.invite import Invite
 from netctl.wire.jsonline import Request
 from tests.mediator.cutproxy import CutProxy, proxied
-from tests.mediator.loopbackkit import ANN, BOB, Member, free_port
+from tests.mediator.loopbackkit import ANN, BOB, Member
 from tests.mediator.natskit import Nats, nats
 from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_standby import FIRST, SECOND, Server
 from tests.mediator.test_store_killed import History, explain
 from tests.mediator.test_two_mediators import Both, both, only
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S, wait_for
 
 ROUNDS = int(os.environ.get("NETCTL_STORE_ROUNDS", "4"))

@@ -166,7 +166,8 @@ def test_with_a_full_disk_members_stay_and_new_ones_get_addresses_later(
                 site.write({"ann": ANN, "bob": BOB, **many})
                 seen = (await ann.view(lambda changed: len(changed.view.members) == 10)).view
                 assert addresses(seen) == addresses(before)
-                assert re.search(r"no new leases: the store refused new leases: .*full", log.read_text())
+                reason = re.compile("no new leases: the store refused new leases: .*full")
+                await asyncio.to_thread(wait_for, "it says why", lambda: reason.search(log.read_text()))
                 async with Member(BOB, site.entry()) as bob:
                     await bob.view()
             site.write({"ann": ANN, "bob": BOB, **many, "stranger": STRANGER})  # asked again now, not in 10 s

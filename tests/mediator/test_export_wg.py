@@ -31,6 +31,7 @@ from netctl.config import load_document
 from netctl.model import derive
 from netctl.model.keys import WireGuardKey
 from tests.mediator.test_hub import PIN, Shell, identity, key
+from tests.support.patience import BUSY_S
 
 PRIVATE = X25519PrivateKey.from_private_bytes(b"\x21" * 32)
 PUBLIC = WireGuardKey(PRIVATE.public_key().public_bytes_raw())
@@ -117,7 +118,7 @@ class Site:
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX) as last:
             last.connect(str(self.state / SOCKET_NAME))
-        self.thread.join(5)
+        self.thread.join(BUSY_S)
         self.socket.close()
         self.store.close()
 

@@ -21,7 +21,9 @@ from mediator.shell.server import Server
 from mediator.shell.store import STORE_FILE, Store
 from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
-from tests.mediator.loopbackkit import ANN, HOST, STRANGER, Member, Run, Site, end, free_port
+from tests.mediator.loopbackkit import ANN, HOST, STRANGER, Member, Run, Site, end
+from tests.support.freeports import free_port
+from tests.support.patience import BUSY_S
 
 DASHBOARD = Path(__file__).parents[2] / "packaging/grafana/mediator.json"
 
@@ -57,7 +59,7 @@ async def serving(site: Site, store: MemberStore, address: str) -> AsyncIterator
 async def page(address: str, path: str) -> tuple[int, str]:
     def fetch() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=BUSY_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -32,10 +32,12 @@ from tests.support.patience import BUSY_S
 
 LOCKED_S = float(os.environ.get("NETCTL_LOCKED_S", "8"))
 """Longer than anybody waits for the store; with 60 longer than members take to notice a mediator that stands still."""
-LATE_S = 3.0
-"""So long before the end somebody asks and waits: less than the store's patience."""
-STALL_S = 2.0
+LATE_S = 1.5
+"""So long before the end somebody asks and waits: much less than the store's patience."""
+STALL_S = 4.0
 """A loop that waits for the lock stands still for 5 s and more."""
+SHORT_S = 2.0
+"""A patience that ends soon, and that a read on a busy machine does not need."""
 LOCK = """
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
@@ -147,12 +149,14 @@ def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(
             began = time.monotonic()
             answers = await asyncio.gather(*asked, return_exceptions=True)
             assert all(isinstance(answer, LocalError) for answer in answers)
-            assert time.monotonic() - began < len(asked) * 0.5, "they wait together, not one after another"
+            assert time.monotonic() - began < len(asked) * SHORT_S, (
+                "they wait together, not one after another"
+            )
             assert await store.kept() == before, "whoever reads waits for no writer"
         assert await store.kept() == before
         assert (await store.redeem(DOCUMENT, applicant(100, token), NOW))[0].fresh
 
-    run(lambda: StoreThread(Store(tmp_path / "m.db"), patience_s=0.5), main)
+    run(lambda: StoreThread(Store(tmp_path / "m.db"), patience_s=SHORT_S), main)
 
 
 def test_the_patience_of_a_store_ends_before_that_of_whoever_asks() -> None:

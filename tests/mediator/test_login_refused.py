@@ -19,7 +19,8 @@ from netctl.model.keys import IdentityKey
 from netctl.session.login import make_login
 from netctl.wire import control as w
 from netctl.wire.frame import encode_frame
-from tests.mediator.loopbackkit import ANN, BOB, HOST, Member, Raw, Run, Site, client_context, free_port
+from tests.mediator.loopbackkit import ANN, BOB, HOST, Member, Raw, Run, Site, client_context
+from tests.support.freeports import free_port
 
 WEAK = str(IdentityKey(bytes([1]) + bytes(31)))
 """The identity point: anything is signed by it."""

@@ -46,7 +46,8 @@ from tests.mediator.test_admissions import DOCUMENT, NOW, key
 from tests.mediator.test_locked_store import admitted, open_house
 from tests.support.patience import BUSY_S, wait_for
 
-SHORT_S = 1.0
+SHORT_S = 3.0
+"""Short for a store, and long for a busy machine."""
 
 
 # -- the address --------------------------------------------------------------------------------------------
@@ -312,13 +313,22 @@ async def in_line(place: PostgresPlace, bodies: list[tuple[Body[object], float]]
     line = StoreLine(place, "slow writes", writes=True, shared=False)
     await line.connect()
 
-    async def numbered(db: Session) -> int:
-        return int((await db.rows("SELECT pg_backend_pid() FROM pg_sleep(0.2)"))[0][0])
+    under_way, gate = asyncio.Event(), asyncio.Event()
 
-    begun = time.monotonic()
-    number = awaited(line.transaction("the one before", numbered, begun + BUSY_S))
-    await asyncio.sleep(0.05)
-    await asyncio.gather(*(line.transaction("a write", body, begun + left) for body, left in bodies))
+    async def numbered(db: Session) -> int:
+        under_way.set()
+        await gate.wait()
+        return int((await db.rows("SELECT pg_backend_pid()"))[0][0])
+
+    number = awaited(line.transaction("the one before", numbered, time.monotonic() + 2 * BUSY_S))
+    async with asyncio.timeout(BUSY_S):
+        await under_way.wait()
+        begun = time.monotonic()
+        writes = [awaited(line.transaction("a write", body, begun + left)) for body, left in bodies]
+        while len(line._waiting) < len(bodies):
+            await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*writes)
     assert await line.transaction("the one after", numbered, begun + 2 * BUSY_S) == await number
     await line.close()
 
@@ -335,7 +345,7 @@ def test_slow_writes_that_wait_together_each_have_the_time_of_their_own(postgres
         return body
 
     async def main() -> None:
-        await in_line(place, [(slow(n), SHORT_S * 3 if n == 0 else BUSY_S) for n in range(count)])
+        await in_line(place, [(slow(n), 2 * SHORT_S if n == 0 else BUSY_S) for n in range(count)])
         store = PostgresStore(place)
         await store.open()
         assert len((await store.kept()).leases) == count
@@ -346,9 +356,12 @@ def test_slow_writes_that_wait_together_each_have_the_time_of_their_own(postgres
 
 @pytest.mark.parametrize("statements", [1, 40])
 def test_a_long_write_neither_fails_nor_delays_one_with_little_time(
-    postgres: Postgres, statements: int
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, statements: int
 ) -> None:
     place = postgres.place()
+    monkeypatch.setattr(
+        "mediator.shell.postgresline.BATCH_S", BUSY_S
+    )  # they share one, however busy the machine
 
     async def main() -> None:
         tried = 0
@@ -361,9 +374,9 @@ def test_a_long_write_neither_fails_nor_delays_one_with_little_time(
             tried += 1
             await add(db, [GrantLease("n", key(2), IPv4Address("10.0.0.2"))], [])
             for _ in range(statements):
-                await db.rows(f"SELECT pg_sleep({4 * SHORT_S / statements})")
+                await db.rows(f"SELECT pg_sleep({2 * SHORT_S / statements})")
 
-        await in_line(place, [(short, 2 * SHORT_S), (long, BUSY_S), (short, BUSY_S)])
+        await in_line(place, [(short, SHORT_S), (long, BUSY_S), (short, BUSY_S)])
         assert tried == 2, "undone, and carried out by itself"
         store = PostgresStore(place)
         await store.open()
@@ -379,7 +392,7 @@ def test_where_a_shared_transaction_is_lost_whoever_was_refused_by_it_is_asked_a
         place = server.place()
 
         async def main() -> None:
-            store = PostgresStore(place)
+            store = PostgresStore(place, patience_s=BUSY_S)  # longer than the server needs to come back
             await store.open()
             address, tried = IPv4Address("10.0.0.0"), 0
 

@@ -25,8 +25,8 @@ from mediator.shell.stateroles import APART_FILE
 from mediator.shell.store import STORE_FILE
 from netctl.model.errors import LocalError
 from netctl.wire import relay, stun
-from tests.mediator.loopbackkit import ANN, BOB, HOST, free_port
-from tests.support.freeports import free_ports
+from tests.mediator.loopbackkit import ANN, BOB, HOST
+from tests.support.freeports import free_port, free_ports
 from tests.support.patience import BUSY_S, wait_for
 
 SILENCE_S = 0.3
@@ -50,7 +50,7 @@ class Place:
         self.apart = Identity.create(self.state)
         self.document = self.directory / "networks.yaml"
         self.log = self.directory / "log"
-        self.first, self.port = free_ports(4).start, free_port()
+        self.first, self.port = free_ports(4)[0], free_port()
         self.stun, self.metrics = free_port(socket.SOCK_DGRAM), f"{HOST}:{free_port()}"
         self.write(self.mediators)
 
@@ -179,6 +179,10 @@ def test_it_relays_for_members_of_two_mediators_and_says_what(running: Place) ->
         one.send(DATA)
         data, source = other.socket.recvfrom(2000)
         assert (data, source) == (DATA, (HOST, other.allocation.peer_port))
+    wait_for(
+        "both are counted: the relay sends first",
+        lambda: counted(running)["netctl_relay_bytes_total agent-agent"] >= 2 * len(DATA),
+    )
     now = counted(running)
     assert now["netctl_relay_bytes_total agent-agent"] == 2 * len(DATA)
     assert now["netctl_relay_bytes_total agent-app"] == now["netctl_relay_bytes_total app-app"] == 0

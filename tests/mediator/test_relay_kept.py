@@ -15,7 +15,8 @@ import pytest
 from mediator.shell.main import main
 from mediator.shell.relaykeeper import STABLE_S, Pauses
 from mediator.shell.relaylock import RunningRelay, only_relay, running_relay
-from tests.mediator.loopbackkit import HOST, Site, free_port
+from tests.mediator.loopbackkit import HOST, Site
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S, wait_for
 
 

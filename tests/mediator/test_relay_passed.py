@@ -19,8 +19,9 @@ from mediator.shell.relayserver import RelayServer
 from netctl.model.errors import LocalError
 from netctl.wire import relay
 from netctl.wire.relayframe import RELAY_ALPN
-from tests.mediator.loopbackkit import Site, free_port
+from tests.mediator.loopbackkit import Site
 from tests.mediator.test_relay_tls import ANN, BOB, HOST, PORTS, SECRET, Client, Relay
+from tests.support.freeports import free_port
 
 
 class Beside:

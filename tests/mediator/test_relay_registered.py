@@ -28,10 +28,10 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.wire import registration as w
 from netctl.wire import relay
-from tests.mediator.loopbackkit import ANN, BOB, HOST, Raw, Site, client_context, free_port
+from tests.mediator.loopbackkit import ANN, BOB, HOST, Raw, Site, client_context
 from tests.mediator.test_relay_apart import Member
 from tests.mediator.test_relay_pairs import initiation, response
-from tests.support.freeports import free_ports
+from tests.support.freeports import free_port, free_ports
 from tests.support.patience import BUSY_S, wait_for
 
 PHONE, TABLET = (

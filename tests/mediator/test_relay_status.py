@@ -20,7 +20,9 @@ from mediator.shell.relaystatus import SOCKET_NAME, ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of, say_relay
 from mediator.shell.stateroles import mark_apart
 from netctl.model.keys import WireGuardKey
-from tests.mediator.loopbackkit import HOST, free_port
+from tests.mediator.loopbackkit import HOST
+from tests.support.freeports import free_port
+from tests.support.patience import BUSY_S
 
 AGENT, PHONE = WireGuardKey(b"\1" * 32), WireGuardKey(b"\2" * 32)
 
@@ -37,7 +39,7 @@ def relay(tmp_path: Path) -> Iterator[RelayServer]:
         thread.start()
         yield made
         made.stop()
-        thread.join(10)
+        thread.join(BUSY_S)
     made.close()
 
 

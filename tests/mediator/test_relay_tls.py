@@ -261,10 +261,10 @@ def test_a_slow_reader_costs_a_bounded_queue_and_gets_what_is_new(running: Relay
 
 @pytest.mark.parametrize("running", [QUICK], indirect=True)
 def test_silence_before_the_login_ends(running: Relay) -> None:
+    began = time.monotonic()
     with socket.create_connection((HOST, running.port), PATIENCE_S) as silent:
-        began = time.monotonic()
         assert silent.recv(1) == b""
-        assert QUICK - 0.05 < time.monotonic() - began < QUICK + 2
+        assert QUICK < time.monotonic() - began < relay_tls.TLS_S, "its own time, and not that of others"
     wait_for("it is forgotten", lambda: running.door.limiter.unauthenticated == 0)
     assert running.door.limiter.unauthenticated == 0
 

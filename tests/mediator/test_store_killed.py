@@ -28,6 +28,7 @@ from netctl.system.tasks import awaited
 from tests.mediator.contractkit import applicant
 from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_admissions import LAN, NOW, document, key
+from tests.support import patience
 
 ROUNDS = int(os.environ.get("NETCTL_STORE_ROUNDS", "3"))
 SEED = int(os.environ.get("NETCTL_STORE_SEED", "20"))
@@ -155,6 +156,9 @@ async def load(server: Postgres, rounds: int, *, several: bool = False) -> Histo
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
     await asyncio.sleep(BUSY_S[1])
+    async with asyncio.timeout(patience.BUSY_S):
+        while min(len(history.leases), len(history.joined), len(history.approved)) <= rounds:
+            await asyncio.sleep(BUSY_S[0])
     over.set()
     await asyncio.gather(*clients)
     kept, (invite,) = await store.kept(), await store.invites()

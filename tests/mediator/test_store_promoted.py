@@ -12,15 +12,15 @@ import psycopg
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from netctl.system.tasks import awaited
-from tests.mediator.loopbackkit import free_port
 from tests.mediator.patronikit import Pair, under_patroni
 from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_admissions import LAN, NOW
 from tests.mediator.test_store_killed import USES, History, explain, generations, grants, joins
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S, wait_for
 
-SETTLE_S = 0.3
-"""A commit takes milliseconds."""
+SETTLE_S = 1.0
+"""A commit takes milliseconds, and nobody is told anything for as long."""
 
 
 @contextlib.contextmanager
@@ -75,9 +75,11 @@ async def load(primary: Postgres, standby: Postgres, place: PostgresPlace) -> Hi
                 primary.directory / f".s.PGSQL.{primary.port}"
             ).unlink()  # clients come by TCP, the standby by this
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
-        await asyncio.sleep(SETTLE_S)
-        told = len(history.leases) + len(history.joined)
-        await asyncio.sleep(SETTLE_S)
+        async with asyncio.timeout(BUSY_S):
+            told = -1
+            while told != (told := len(history.leases) + len(history.joined)):
+                await asyncio.sleep(SETTLE_S)  # answers that were under way
+        await asyncio.sleep(2 * SETTLE_S)
         assert len(history.leases) + len(history.joined) == told, (
             "nobody is told what only one of the two has"
         )

@@ -12,6 +12,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
 from netctl.system import pktinfo
 from netctl.wire import stun
+from tests.support.patience import BUSY_S
 
 TRANSACTION = bytes(range(12))
 
@@ -29,7 +30,7 @@ def test_the_answer_comes_from_who_was_asked(listen: str, asked: str) -> None:
             for garbage in (b"", b"\0", bytes(1400)):
                 client.sendto(garbage, (asked, server.port))
             client.sendto(stun.binding_request(TRANSACTION), (asked, server.port))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BUSY_S):
                 data, source = await loop.sock_recvfrom(client, 1500)
             assert source == (asked, server.port)
             assert stun.decode(data).mapped == SocketAddress.of(*client.getsockname())
@@ -62,7 +63,7 @@ def test_the_answer_comes_from_where_the_client_wishes(
             client.setblocking(False)
             client.bind(("127.0.0.9", 0))
             client.sendto(stun.binding_request(TRANSACTION, change), ("127.0.0.2", one.port))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BUSY_S):
                 data, source = await asyncio.get_running_loop().sock_recvfrom(client, 1500)
             host, from_other = expected
             assert source == (host, other.port if from_other else one.port)

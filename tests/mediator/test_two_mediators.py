@@ -6,7 +6,6 @@ import asyncio
 import copy
 import json
 import shutil
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from tests.mediator.loopbackkit import ANN, BOB, STRANGER, Member, Site
 from tests.mediator.postgreskit import Postgres
 from tests.mediator.test_locked_store import admitted
 from tests.mediator.test_standby import FIRST, SECOND, Server
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S, wait_for
 
 GUESTS = 40
@@ -105,9 +105,7 @@ class Both:
 
 @contextmanager
 def both(directory: Path, postgres: Postgres) -> Iterator[Both]:
-    with socket.socket() as one:
-        one.bind((FIRST, 0))
-        made = Both(directory, postgres.database(), one.getsockname()[1])
+    made = Both(directory, postgres.database(), free_port())
     try:
         yield made
     finally:

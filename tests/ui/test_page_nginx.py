@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from netctl.wire import operatorrequests as m
+from tests.support.freeports import free_port
 from tests.support.patience import wait_for
 from tests.ui.test_page_mediator import answers
 from tests.ui.test_page_safe import POSTS
@@ -159,9 +160,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     place, path = tmp_path_factory.mktemp("nginx"), str(request.param)
     certificate(place)
     (place / "netctl.users").write_text("alice:{PLAIN}secret\nbob:{PLAIN}secret\n")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     origin = f"https://{NAME}:{port}{path}"
     options = ("--trusted-proxy", "127.0.0.1", "--public-origin", origin, "--proxy-operator", "alice")
     with (
