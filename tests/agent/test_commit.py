@@ -29,6 +29,7 @@ from netctl.node.commit import Terms
 from netctl.plan import Change
 from netctl.system import statefiles
 from netctl.system.clock import boottime
+from tests.support.patience import BUSY_S
 
 OTHER = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
 LONG_S = 900.0
@@ -390,7 +391,7 @@ def test_an_apply_after_which_no_tunnel_answers_is_taken_back(healed: bool, worl
         engine.status = {WireGuardKey.parse(OTHER): PeerStatus(None, 0.0, 0, 0)}
         while not agent.tunnels.live:
             await agent.tunnels.observe()
-        engine.healed, agent.context.handshake_wait_s = healed, 0.3
+        engine.healed, agent.context.handshake_wait_s = healed, BUSY_S if healed else 0.3
         done = (await world.apply(world.text("10.1.2.5")))["result"]
         if healed:
             assert (done["error"], done["warnings"]) == (None, [])

@@ -162,7 +162,7 @@ def test_an_apply_that_is_armed_after_the_save_goes_back_to_before_the_save(worl
 def test_a_save_that_cuts_the_host_off_is_taken_back_and_any_other_stays(heard: bool, world: Watched) -> None:
     """A peer with a session before: afterwards it must be heard, or the save goes back."""
     good = world.text()
-    other = world.text("10.1.2.5", f"apply: {{confirm: {'15s' if heard else '3s'}}}\n")
+    other = world.text("10.1.2.5", f"apply: {{confirm: {'15s' if heard else '8s'}}}\n")
     peer = WireGuardKey.parse(OTHER)
     received = itertools.count(200)
 

@@ -32,7 +32,7 @@ def run(state: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
     ]
     command += ["--config", str(state / "networks.yaml"), *arguments]
     environment = {**os.environ, "NETCTL_HOSTS": str(state / "hosts")}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=BUSY_S)
 
 
 def host(tmp_path: Path) -> tuple[Path, tuple[str, str]]:

@@ -80,7 +80,7 @@ def relay_server() -> None:
 
 def ask(client: socket.socket, question: bytes, server: tuple[str, int]) -> bytes:
     """The answer to one of so many questions: what came before may have filled the server's queue. TimeoutError."""
-    client.settimeout(5)
+    client.settimeout(20)
     for _ in range(10):
         client.sendto(question, server)
         with contextlib.suppress(TimeoutError):

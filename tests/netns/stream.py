@@ -22,13 +22,14 @@ ENDS = 10
 """How often the end is said: it may be lost like any packet."""
 BEHIND_S = 0.05
 """A sender that is later than this goes on from where it is."""
+SO_RCVBUFFORCE = 33
 QUIET_S = 20.0
 """Without any packet for this long the receiver gives up."""
 
 
 def receive(port: int) -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)  # a stopped receiver loses nothing
     sock.bind(("", port))
     print("ready", flush=True)
     seen: set[int] = set()

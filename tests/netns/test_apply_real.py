@@ -134,9 +134,11 @@ def test_a_change_that_is_killed_after_each_step_is_made_by_the_next_apply() -> 
 
 
 def steady(listing: str) -> list[str]:
-    """Without interface numbers, which count up."""
+    """Without interface numbers, which count up, and what the kernel adds of itself when it gets to it."""
     return sorted(
-        line.partition(": ")[2] or line for line in listing.splitlines() if "scope link" not in line
+        line.partition(": ")[2] or line
+        for line in listing.splitlines()
+        if "scope link" not in line and not line.startswith("fe80:")
     )
 
 
@@ -193,4 +195,6 @@ def test_an_unchanged_peer_keeps_its_session_and_an_acl_touches_no_tunnel(pair: 
         assert handshakes()[key] == before, what
         assert (" peer " in said) == ("peer" in what), (what, said)
     wait_for("it carries", lambda: "1 received" in peer.run("ping", "-c1", "-W2", "10.8.0.1", check=False))
-    assert handshakes()[key] == before
+    assert handshakes()[key] == before or time.time() - int(before) > 115, (
+        "a session of two minutes is made anew"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hosts import needs_namespaces
+from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -26,7 +27,7 @@ networks: {{home: {{mode: routed, ipv4: 10.1.2.0/24, members: ["*"], addresses: 
 def test_the_line_for_the_document_is_a_good_one(host: str, name: str, tmp_path: Path) -> None:
     def netctl(*argv: str) -> subprocess.CompletedProcess[str]:
         command = ["unshare", "--uts", sys.executable, "-c", CALLED, host, NETCTL, "--state", str(tmp_path)]
-        return subprocess.run([*command, *argv], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([*command, *argv], capture_output=True, text=True, timeout=BUSY_S, check=False)
 
     made = netctl("keys", "init")
     assert made.stdout.startswith(f"  {name}: "), made

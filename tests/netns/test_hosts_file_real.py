@@ -59,7 +59,7 @@ def test_whatever_the_file_is_the_rest_comes_up_and_its_bytes_stay() -> None:
         said = one.netctl("apply", "--yes")
         assert "cannot write /etc/hosts: Read-only file system" in said
         assert "nctl0" in host.run("ip", "route"), "tunnels and routes do not wait for names"
-        assert warned()
+        wait_for("status says so", warned)
         assert "names do not resolve here" in host.run(*one.host_command("doctor"), check=False)
         assert content() == LATIN
         host.run("ip", "route", "flush", "proto", "201")

@@ -232,6 +232,8 @@ def test_who_leaves_is_gone_on_both_sides(world: World) -> None:
     late.run(NETCTL, "join", world.invite("strict", "--name", "late"))
     world.mediator.run(NETCTL, "members", "approve", "late")
     wait_for("its address is kept for it", lambda: world.members()["late"]["networks"] == row["networks"])
+    again = world.members()["late"]["wireguard"]
+    wait_for("home has a tunnel to it", lambda: again in world.configured("home"))
 
 
 def test_exported_it_is_what_it_was(world: World) -> None:

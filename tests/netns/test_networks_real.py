@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ GROUP4, GROUP6 = "239.7.7.7", "ff02::7777"
 IPX, OTHER = 0x8137, 0x88B5
 EARS = """
 import json, select, signal, socket, struct, sys
-over = []
+over, wanted = [], set(json.loads(sys.argv[2]))
 signal.signal(signal.SIGTERM, lambda *_: over.append(1))
 link = sys.argv[1]; index = socket.if_nametoindex(link)
 four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); four.bind(('', 7777))
@@ -37,6 +38,7 @@ raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); raw.bin
 print('up', flush=True)
 found = set()
 while True:
+    if wanted and wanted <= found: wanted = print('all', flush=True)
     ready, _, _ = select.select([four, six, raw], [], [], 0.2)
     if over and not ready: break
     for ear in ready:
@@ -97,25 +99,34 @@ def there() -> Iterator[Members]:
         yield made
 
 
-def heard(there: Members, source: str, broadcast: str) -> dict[str, set[str]]:
-    """What the others hear when this one cries in every way that a segment carries."""
+def heard(there: Members, source: str, broadcast: str, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What the others hear when this one cries in every way that a segment carries: until all that is wanted has come,
+    and what else comes meanwhile or soon.
+    """
     ears: dict[str, Program] = {}
     for name in NAMES:
         if name != source:
-            ears[name] = there[name].start(sys.executable, "-c", EARS, PARTY)
+            own = json.dumps(sorted(wanted[name]))
+            ears[name] = there[name].start(sys.executable, "-c", EARS, PARTY, own)
     for ear in ears.values():
         assert ear.stdout is not None
         assert ear.stdout.readline() == "up\n"
     there[source].run(sys.executable, "-c", CRY, PARTY, broadcast)
+    for name, ear in ears.items():
+        if wanted[name]:
+            assert ear.stdout is not None
+            select.select([ear.stdout], [], [], BUSY_S)
     time.sleep(ON_THE_WAY_S)
     for ear in ears.values():
         ear.terminate()
-    return {name: set(json.loads(ear.communicate(timeout=BUSY_S)[0])) for name, ear in ears.items()}
+    said = {name: ear.communicate(timeout=BUSY_S)[0] for name, ear in ears.items()}
+    return {name: set(json.loads(lines.splitlines()[-1])) for name, lines in said.items()}
 
 
 def test_everything_reaches_everybody_without_acls(there: Members) -> None:
     there.apply(document(there, network("party", 9, "lan")))
-    assert heard(there, "one", "10.9.0.255") == {"two": EVERYTHING, "three": EVERYTHING}
+    wanted = {"two": EVERYTHING, "three": EVERYTHING}
+    assert heard(there, "one", "10.9.0.255", wanted) == wanted
 
 
 @pytest.mark.parametrize(
@@ -137,7 +148,8 @@ def test_acls_hold_for_broadcast_multicast_and_frames(
 ) -> None:
     """A rule that denies keeps them from each receiver by itself: what one hears the other does not."""
     there.apply(document(there, network("party", 9, "lan", NAMES, f"acls: [{rules}]")))
-    assert heard(there, "one", "10.9.0.255") == {"two": two, "three": three}
+    wanted = {"two": two, "three": three}
+    assert heard(there, "one", "10.9.0.255", wanted) == wanted
 
 
 def test_one_host_in_several_networks(there: Members) -> None:
@@ -173,7 +185,8 @@ def test_one_host_in_several_networks(there: Members) -> None:
         )
         two.run("wg", "set", "nctl0", "peer", there.public["one"], "allowed-ips", ",".join([*allowed, host]))
         assert not pings(two, family.format(8, 1), tries=1)
-    assert heard(there, "one", "10.9.0.255") == {"two": EVERYTHING, "three": EVERYTHING}
+    wanted = {"two": EVERYTHING, "three": EVERYTHING}
+    assert heard(there, "one", "10.9.0.255", wanted) == wanted
     there.apply(document(there, network("party", 9, "lan")))
 
 

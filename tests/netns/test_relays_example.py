@@ -20,11 +20,16 @@ def test_members_reach_each_other_over_the_relays() -> None:
         wait_for("every pair answers", lambda: None not in ping_all(lab).values())
         relays = {str(node.address) for _, node in lab.topology.mediators}
         assert len(relays) == 3
-        peers = [peer for status in statuses_of(lab.network.members).values() for peer in status["peers"]]
-        assert len(peers) == 12
-        for peer in peers:
-            assert peer["path"] == "relay-udp"
-            assert str(peer["endpoint"]).rpartition(":")[0] in relays
+
+        def relayed() -> bool:
+            peers = [peer for status in statuses_of(lab.network.members).values() for peer in status["peers"]]
+            assert len(peers) == 12
+            return all(
+                peer["path"] == "relay-udp" and str(peer["endpoint"]).rpartition(":")[0] in relays
+                for peer in peers
+            )
+
+        wait_for("every pair goes by one of them", relayed)
         for name in ("mediator2", "mediator3"):
             state = set(lab.node(name).run(["ls", STATE_PATH]).split())
             assert {"identity.key", "relay-apart"} <= state

@@ -25,7 +25,7 @@ PORT = 8642
 FETCH = """
 import http.client, json, sys
 address, host, method, path, cookie, origin = json.loads(sys.argv[1])
-connection = http.client.HTTPConnection(address, 8642, timeout=20)
+connection = http.client.HTTPConnection(address, 8642, timeout=200)
 headers = {"Host": host, "Cookie": cookie, "Origin": origin, "X-Forwarded-For": "10.9.0.99"}
 connection.request(method, path, "csrf=guess", {name: text for name, text in headers.items() if text})
 answer = connection.getresponse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.wgside import LINK, OURS, PORT, Side, text
 pytestmark = [pytest.mark.netns, needs_namespaces, pytest.mark.usefixtures("data_path")]
 
 PEERS = 1000
-ALL_TRIED_S = 20.0
+ALL_TRIED_S = 60.0
 """Two seconds at their pace, and the machine may be busy."""
 ANSWER_S = 1.0
 """Some milliseconds on a quiet machine; the agent waits 5 s."""
@@ -44,18 +45,20 @@ def test_silent_peers_keep_nobody_waiting() -> None:
             rows = [row.split() for row in one.run("wg", "show", LINK, "transfer").splitlines()]
             return [int(sent) // INITIATION_LEN for _, received, sent in rows if received == "0"]
 
+        took: list[float] = []
         start = time.monotonic()
         one.run("wg", "setconf", LINK, "/dev/stdin", text=config)
         while True:
             asked = time.monotonic()
             initiations = tried()
             now = time.monotonic()
-            assert now - asked < ANSWER_S
+            took.append(now - asked)
             assert sum(initiations) <= UNPROMPTED_BURST + UNPROMPTED_RATE * (now - start) + 1
             ours.ping(theirs)
             if len(initiations) == PEERS and min(initiations) > 0:
                 break
             assert now - start < ALL_TRIED_S, "each has its turn"
+        assert statistics.median(took) < ANSWER_S, "a busy machine holds up one or the other"
     finally:
         one.close()
         other.close()

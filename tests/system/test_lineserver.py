@@ -19,9 +19,10 @@ from netctl.system.lineclient import Answer, NobodyListensError, Server, ask
 from netctl.system.lineserver import LineServer, Progress, Service
 from netctl.wire import agentrequests as r
 from netctl.wire.jsonline import Request
+from tests.support.patience import BUSY_S
 
 MAX_REQUEST = 4096
-TIMEOUT_S = 20.0
+TIMEOUT_S = BUSY_S
 
 
 async def perform(request: Request[Any], progress: Progress) -> Any:

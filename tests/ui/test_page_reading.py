@@ -19,7 +19,7 @@ import pytest
 from netctl.model.errors import LocalError
 from netctl.ui.webapp import HERE, MAX_GRAPH
 from netctl.wire import agentrequests as a
-from tests.support.patience import wait_for
+from tests.support.patience import BUSY_S, wait_for
 from tests.ui.uikit import Browser, Host, Served, command, host, page, peer, words
 
 PEERS = (
@@ -43,7 +43,7 @@ def served(known: Host) -> Iterator[Served]:
 
 def events(browser: Browser, path: str = "/live") -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The live stream of a page."""
-    connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=BUSY_S)
     connection.request("GET", browser.root + path, headers={"Cookie": browser.cookie})
     answer = connection.getresponse()
     assert answer.status == 200

@@ -21,9 +21,10 @@ from netctl.system.lineserver import LineServer, Service
 from netctl.wire import agentrequests as a
 from netctl.wire import operatorrequests as m
 from netctl.wire.jsonline import Request
+from tests.support.patience import BUSY_S
 
 NETCTL = str(Path(sys.executable).with_name("netctl"))
-START_S = 30.0
+START_S = BUSY_S
 KEY = "oN9b+VcZct4Fqc0LWGekk0FboKkwHmJhBGo/bJHOfQo="
 KEYS = (
     KEY,
