@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.lab]
 WORK = PUBLIC[FIRST_NAT + 1]
 FAR = 8
 """The internet between the two is longer than this; every other packet starts with 64."""
+TRIES = 3
+"""The member may stand still for as long as it takes the peer's packet to come first."""
 CLASHED_S = 12.0
 """Several rounds: as long as the entry is refreshed by what arrives the pair stays relayed."""
 HOPS = f"""
@@ -70,14 +72,20 @@ def test_a_packet_with_few_hops_goes_ahead(tmp_path: Path, engine: str) -> None:
     def wired(network: Network) -> None:
         clashing(network, "")
 
-    with pair_behind(tmp_path, "port-restricted", "port-restricted", engine=engine, wired=wired) as lab:
-        took = direct_within(lab, BUSY_S)
-        hops = lab.node("work").run(["nft", "list", "table", "ip", "lab_hops"])
-        assert took is not None, (peer_of(lab, "laptop"), hops)
-        print(f"{engine}: direct after {took:.1f} s")
-        assert "packets 0 " not in hops, "it was sent, and died on its way"
-        assert "packets 0 " in lab.node("home").run(["nft", "list", "table", "ip", "lab_seen"])
-        assert lost(lab, "laptop", "desktop") == 0
+    for number in range(TRIES):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with pair_behind(place, "port-restricted", "port-restricted", engine=engine, wired=wired) as lab:
+            took = direct_within(lab, BUSY_S)
+            hops = lab.node("work").run(["nft", "list", "table", "ip", "lab_hops"])
+            assert took is not None, (peer_of(lab, "laptop"), hops)
+            print(f"{engine}: direct after {took:.1f} s")
+            assert "packets 0 " not in hops, "it was sent, and died on its way"
+            seen = lab.node("home").run(["nft", "list", "table", "ip", "lab_seen"])
+            if "packets 0 " in seen:
+                assert lost(lab, "laptop", "desktop") == 0
+                return
+    raise AssertionError(f"the NAT has taken another port each time: {seen}")
 
 
 def test_without_it_the_nat_takes_another_port(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_relayed_pair_goes_on_by_it_when_the_mediators_machine_is_gone(lab: La
     wait_for("the pair is on the mediator's relay", lambda: carried_by(lab, "mediator"))
     wait_for("the tunnel carries", lambda: None not in ping_all(lab).values())
     ping = Pinging(lab.node("laptop"), host_name("desktop", "party"))
-    time.sleep(1)
+    wait_for("it is answered", ping.newest)
     lab.node("mediator").run(["ip", "link", "set", "eth0", "down"])
     gone = time.time()
     wait_for("the pair is on the relay apart", lambda: carried_by(lab, "mediator2"))

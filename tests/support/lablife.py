@@ -41,6 +41,8 @@ PING_EVERY_S = 0.05
 """Short beside any gap that a person would notice; twenty losses would be one second."""
 UNDER_WAY = 10
 """Pings of the last half second: whoever is stopped just then may have had no time for their answers."""
+LATE_S = 5.0
+"""Longer than a busy machine stops anybody for."""
 _ANSWER = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=(\d+) ttl=", re.MULTILINE)
 Addresses = dict[str, dict[str, list[str]]]
 
@@ -68,7 +70,20 @@ class Pinging:
         assert self._process.stdout is not None
         self._pid = int(self._process.stdout.readline())
 
+    def newest(self) -> float:
+        """When the last answer came, as a Unix time; 0: none has."""
+        said = self._node.attempt(["tail", "-n", "3", self._file]).stdout
+        return max((float(at) for at, _ in _ANSWER.findall(said)), default=0.0)
+
     def tell_to_end(self) -> None:
+        """Once one is answered: if the other end stands still just now, answers to many are under way. Or after
+        `LATE_S`, where none is answered.
+        """
+        began, now = time.monotonic(), time.time()
+        while time.monotonic() - began < LATE_S:
+            if self.newest() > now:
+                break
+            time.sleep(PING_EVERY_S)
         self._node.kill(self._pid, signal.SIGINT)
 
     def ended(self) -> Pinged:
