@@ -20,6 +20,14 @@ import dataclasses, ipaddress, json, sys
 from netctl.ui.pathcheck import check
 print(json.dumps(dataclasses.asdict(check(ipaddress.ip_address(sys.argv[1]), "one"))))
 """
+LATE = """
+import time, types
+from netctl.ui import pathcheck
+def monotonic(): now = time.monotonic(); time.sleep(0.06); return now
+pathcheck.time = types.SimpleNamespace(monotonic=monotonic)
+pathcheck.EVERY_S, pathcheck.LAST_S = 0.05, 0.2
+"""
+"""Whoever checks stands still for longer than it waits for an answer, each time it has looked at the clock."""
 ADDRESSES = ("10.2.0.2", "fd02::2")
 NARROW = 1330
 """What 1328 is the largest size on the ladder of."""
@@ -56,8 +64,8 @@ class World:
         mute = "table ip mute { chain out { type filter hook output priority 0; icmp type 3 drop; }; }"
         self.router.run("nft", mute)
 
-    def check(self, address: str) -> dict[str, Any]:
-        found = json.loads(self.near.python(CHECK, address))
+    def check(self, address: str, before: str = "") -> dict[str, Any]:
+        found = json.loads(self.near.python(before + CHECK, address))
         assert isinstance(found, dict)
         return found
 
@@ -74,6 +82,13 @@ def test_a_peer_that_is_there_answers_at_full_size(world: World, address: str) -
     assert found["sent"] == PINGS
     assert found["received"] >= PINGS - 1
     assert 0 < found["rtt_ms"] < 1000
+    assert found["mtu"] == found["tunnel_mtu"] == 1500
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_what_came_while_the_check_waited_for_a_core_counts(world: World, address: str) -> None:
+    found = world.check(address, LATE)
+    assert found["received"] == PINGS
     assert found["mtu"] == found["tunnel_mtu"] == 1500
 
 

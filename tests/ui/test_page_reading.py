@@ -240,7 +240,9 @@ def test_what_moves_all_the_time_makes_no_other_version(known: Host, served: Ser
     ]
     known.status = msgspec.structs.replace(known.status, peers=moved)
     stream = events(browser, "/live?peer=nas")
-    assert any(told.get("totals") == {"nas": "1.0 GB received, 1.0 GB sent"} for _, told in islice(stream, 100))
+    assert any(
+        told.get("totals") == {"nas": "1.0 GB received, 1.0 GB sent"} for _, told in islice(stream, 100)
+    )
     assert {path: version_of(browser.get(path).text) for path in before} == before
 
 
