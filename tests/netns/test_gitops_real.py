@@ -163,14 +163,18 @@ def test_ten_commits(followers: Followers) -> None:
     subjects = [row["subject"][:1] for row in followers.status("ann")["history"]]
     assert subjects == ["1", "9", "8", "7", "6", "5", "4", "3", "2", "1"]
     # And the mediator's audit log knows which commit each document was from.
-    said = followers.lab.node("mediator").run(
-        [program("netctl-mediator"), "audit", "--state", STATE_PATH, "-o", "json"]
-    )
-    told = [row["detail"] for row in json.loads(said) if row["what"] == "document"]
+    audit = [program("netctl-mediator"), "audit", "--state", STATE_PATH, "-o", "json"]
+
+    def told() -> list[str]:
+        rows = json.loads(followers.lab.node("mediator").run(audit))
+        return [row["detail"] for row in rows if row["what"] == "document"]
+
     commits = [
         row["commit"] for row in followers.status("mediator")["history"] if row["outcome"] == "applied"
     ]
-    assert told == ["", *(f"commit {commit} of {repository.path}" for commit in reversed(commits))]
+    wanted = ["", *(f"commit {commit} of {repository.path}" for commit in reversed(commits))]
+    wait_for("the newest is there", lambda: len(told()) >= len(wanted))
+    assert told() == wanted
 
 
 def test_a_repository_that_is_gone_changes_nothing(followers: Followers) -> None:
