@@ -16,7 +16,8 @@ The note is kept for `NOTE_S` after the last refusal of the newer host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice, takewhile
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import WireGuardKey
@@ -50,7 +51,7 @@ class _Question:
     key: WireGuardKey
     ping: int
     due: float
-    waiting: list[int] = field(default_factory=list)
+    waiting: dict[int, None]
     """Connections that wait for their login, oldest first."""
 
 
@@ -59,19 +60,22 @@ class Duplicates:
 
     def __init__(self) -> None:
         self._asked: dict[int, _Question] = {}
-        """By the asked connection."""
+        """By the asked connection; the first that is due first."""
+        self._waits: dict[int, int] = {}
+        """The asked connection by the one that waits for it."""
         self._notes: dict[WireGuardKey, Duplicate] = {}
         self._free: list[int] = []
         self._pings = 0
 
     def ask(self, key: WireGuardKey, holder: int, newer: int, now: float) -> int | None:
         """Let a connection wait for the answer of an older one. The ping to send; None: already sent."""
+        self._waits[newer] = holder
         question = self._asked.get(holder)
         if question is not None:
-            question.waiting.append(newer)
+            question.waiting[newer] = None
             return None
         self._pings += 1
-        self._asked[holder] = _Question(key, self._pings, now + ANSWER_S, [newer])
+        self._asked[holder] = _Question(key, self._pings, now + ANSWER_S, {newer: None})
         return self._pings
 
     def answered(self, connection: int, ping: int) -> list[int]:
@@ -79,16 +83,22 @@ class Duplicates:
         question = self._asked.get(connection)
         if question is None or question.ping != ping:
             return []
-        return self._asked.pop(connection).waiting
+        return self._over(connection)
 
     def gone(self, connection: int) -> None:
         """A connection has ended: connections that waited for its answer may log in now (`free`)."""
-        for question in self._asked.values():
-            if connection in question.waiting:
-                question.waiting.remove(connection)
-        over = self._asked.pop(connection, None)
-        if over is not None:
-            self._free += over.waiting
+        holder = self._waits.pop(connection, None)
+        if holder is not None:
+            del self._asked[holder].waiting[connection]
+        if connection in self._asked:
+            self._free += self._over(connection)
+
+    def _over(self, connection: int) -> list[int]:
+        """The question to a connection is over. Returns who waited for it, oldest first."""
+        waiting = list(self._asked.pop(connection).waiting)
+        for number in waiting:
+            del self._waits[number]
+        return waiting
 
     def free(self) -> list[int]:
         """The connections that may log in now, oldest first."""
@@ -97,13 +107,13 @@ class Duplicates:
 
     def silent(self, now: float) -> list[int]:
         """Asked connections that did not answer in time."""
-        return [number for number, question in self._asked.items() if now >= question.due]
+        return [number for number, _ in takewhile(lambda item: now >= item[1].due, self._asked.items())]
 
     def next_timer(self) -> float | None:
         """When the first answer is due; -inf if a connection may log in now."""
         if self._free:
             return float("-inf")
-        return min((question.due for question in self._asked.values()), default=None)
+        return next((question.due for question in islice(self._asked.values(), 1)), None)
 
     def note(self, key: WireGuardKey, holder: SocketAddress, other: SocketAddress, now: float) -> bool:
         """Record a key on two hosts. True: it was not recorded before."""

@@ -20,8 +20,9 @@ tables are empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 
 from mediator.core import busmessages as b
 from mediator.core.effects import Publish, StoreMoved
@@ -200,8 +201,36 @@ class _Question:
     key: WireGuardKey
     whom: bytes
     asked: float
-    due: float
-    waiting: list[int]
+    waiting: dict[int, None]
+    """Connections that wait for the answer, oldest first."""
+
+
+@dataclass(slots=True)
+class _Questions:
+    """The questions to one mediator by number, oldest first. No operation looks at all of them."""
+
+    unheard: dict[int, _Question] = field(default_factory=dict)
+    """Nothing was heard of the mediator since they were asked."""
+    heard: dict[int, _Question] = field(default_factory=dict)
+    """The mediator was heard since: it works. All are older than those of `unheard`."""
+
+    def hear(self, at: float) -> None:
+        """The mediator was last heard at this time."""
+        while self.unheard:
+            number = next(iter(self.unheard))
+            if self.unheard[number].asked >= at:
+                return
+            self.heard[number] = self.unheard.pop(number)
+
+    def pop(self, number: int) -> None:
+        """A question is answered."""
+        self.unheard.pop(number, None)
+        self.heard.pop(number, None)
+
+    def waits(self, *, works: bool) -> Iterator[tuple[dict[int, _Question], float]]:
+        """How long each kind waits for its answer, in seconds. `works`: whether the mediator may answer at all."""
+        yield self.heard, HELD_S if works else 0.0
+        yield self.unheard, WORD_S if works else 0.0
 
 
 class Peers:
@@ -225,9 +254,14 @@ class Peers:
         self._answer_due = float("inf")
         self._answered = float("-inf")
         self._handed: dict[WireGuardKey, tuple[int, float]] = {}
+        """Epoch, and when it counts as offline: the first of these first."""
         self._peers: dict[bytes, _Peer] = {}
         self._questions: dict[int, _Question] = {}
+        self._asked_of: dict[bytes, _Questions] = {}
+        """The same by the mediator that was asked; none without a question."""
         self._asked: dict[WireGuardKey, int] = {}
+        self._waits: dict[int, int] = {}
+        """The question whose answer a connection waits for."""
         self._open: dict[int, b.LoginAsked] = {}
         self._tickets = 0
         self._questioned = 0
@@ -285,6 +319,7 @@ class Peers:
         """As `went`, because the member logs in elsewhere. Others are told only if that login is not reported."""
         epoch = self._local.pop(key, None)
         if epoch is not None:
+            self._handed.pop(key, None)
             self._handed[key] = epoch, now + HANDED_S
 
     def _tell(self, key: WireGuardKey, epoch: int, *, here: bool) -> None:
@@ -319,19 +354,24 @@ class Peers:
         """Ask the mediator `whom` about its older connection of this key; `connection` waits for the answer."""
         found = self._asked.get(key)
         if found is not None:
-            self._questions[found].waiting.append(connection)
+            self._questions[found].waiting[connection] = None
+            self._waits[connection] = found
             return []
         self._questioned += 1
-        self._asked[key] = self._questioned
-        self._questions[self._questioned] = _Question(key, whom, now, now + HELD_S, [connection])
+        self._asked[key] = self._waits[connection] = self._questioned
+        question = self._questions[self._questioned] = _Question(key, whom, now, {connection: None})
+        of_peer = self._asked_of.setdefault(whom, _Questions())
+        of_peer.unheard[self._questioned] = question
+        if (peer := self._peers.get(whom)) is not None:
+            of_peer.hear(peer.heard)
         asked = b.LoginAsked(self.run, self._count(), whom, self._questioned, key.raw, previous, source)
         return [Publish(asked)]
 
     def gone(self, connection: int) -> None:
         """A connection has ended, and waits for no answer."""
-        for question in self._questions.values():
-            if connection in question.waiting:
-                question.waiting.remove(connection)
+        number = self._waits.pop(connection, None)
+        if number is not None:
+            del self._questions[number].waiting[connection]
 
     def answer(self, ticket: int, source: str, *, lives: bool) -> list[Publish]:
         """Answer the question of this ticket about an older connection here."""
@@ -360,7 +400,7 @@ class Peers:
         if peer is None:
             self.refused += 1
             return []
-        peer.heard = now
+        self._hear(peer, now)
         events: list[Event] = []
         if not peer.alive:
             peer.alive = True
@@ -408,6 +448,11 @@ class Peers:
                 sender, receiver = WireGuardKey(message.sender), WireGuardKey(message.receiver)
                 return [Carried(peer.run, sender, receiver, message.frame)]
         return []
+
+    def _hear(self, peer: _Peer, at: float) -> None:
+        peer.heard = at
+        if (asked := self._asked_of.get(peer.run)) is not None:
+            asked.hear(at)
 
     def _peer(self, run: bytes, now: float) -> _Peer | None:
         peer = self._peers.get(run)
@@ -498,6 +543,12 @@ class Peers:
     def _answer(self, number: int, source: str, *, lives: bool) -> list[Event]:
         question = self._questions.pop(number)
         del self._asked[question.key]
+        of_peer = self._asked_of[question.whom]
+        of_peer.pop(number)
+        if not of_peer.heard and not of_peer.unheard:
+            del self._asked_of[question.whom]
+        for connection in question.waiting:
+            del self._waits[connection]
         return [Answered(tuple(question.waiting), lives, source)]
 
     # -- time -----------------------------------------------------------------------------------------------
@@ -511,8 +562,10 @@ class Peers:
             times.append(peer.heard + (SILENT_S if peer.alive else FORGET_S))
             if (due := peer.ask_due()) is not None:
                 times.append(due)
-        times += [self._question_due(question) for question in self._questions.values()]
-        times += [due for _, due in self._handed.values()]
+        for run, asked in self._asked_of.items():
+            for questions, wait_s in asked.waits(works=self.can_answer(run)):
+                times += [question.asked + wait_s for question in islice(questions.values(), 1)]
+        times += [due for _, due in islice(self._handed.values(), 1)]
         return min(times)
 
     def handle_timer(self, now: float) -> list[Event]:
@@ -536,7 +589,7 @@ class Peers:
         late = now - self._beat_due
         for peer in list(self._peers.values()):
             if late > BEAT_S:  # this process stood still: messages of that time are yet to be read
-                peer.heard += late
+                self._hear(peer, peer.heard + late)
             if peer.alive and now >= peer.heard + SILENT_S:
                 peer.alive = False
                 events += self._place(peer.table)
@@ -547,24 +600,19 @@ class Peers:
                 events.append(Publish(b.Ask(self.run, self._number, peer.run)))
         return events
 
-    def _question_due(self, question: _Question) -> float:
-        """When the newer connection goes on without an answer."""
-        peer = self._peers.get(question.whom)
-        if peer is None or not peer.alive or peer.leaving:
-            return question.asked
-        return question.asked + WORD_S if peer.heard <= question.asked else question.due
-
     def _settle_logins(self, now: float) -> list[Event]:
-        events: list[Event] = []
-        for number, question in list(self._questions.items()):
-            if now >= self._question_due(question):
-                events += self._answer(number, "", lives=False)
-        for key, (epoch, due) in list(self._handed.items()):
-            if now >= due:
-                del self._handed[key]
-                self._tell(key, epoch, here=False)
-                if key not in self.here and key not in self._local:
-                    events.append(Seen(key, online=False))
+        """Go on without answers that did not come in time, and without logins elsewhere that were not reported."""
+        overdue: list[int] = []
+        for run, asked in self._asked_of.items():
+            for questions, wait_s in asked.waits(works=self.can_answer(run)):
+                late = takewhile(lambda item: now >= item[1].asked + wait_s, questions.items())  # noqa: B023
+                overdue += [number for number, _ in late]
+        events = [event for number in sorted(overdue) for event in self._answer(number, "", lives=False)]
+        for key, (epoch, _) in list(takewhile(lambda item: now >= item[1][1], self._handed.items())):
+            del self._handed[key]
+            self._tell(key, epoch, here=False)
+            if key not in self.here and key not in self._local:
+                events.append(Seen(key, online=False))
         return events
 
     def _flush(self) -> list[Event]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mediator.core import duplicates as d
 from mediator.core.logins import DUPLICATE
 from netctl.session.login import make_login
 from netctl.wire import control as w
 from tests.mediator.test_hub import NONCE, PIN, SOURCE, Shell, document, identity, key, private
+from tests.support.work import lines_run
 
 
 def ping(shell: Shell, number: int) -> w.Ping:
@@ -119,3 +122,21 @@ def test_who_waits_may_not_log_in_twice() -> None:
     again = make_login(PIN, bytes([2]) * 32, NONCE, identity("ann"), key("ann"), private("ann").sign)
     shell.give(2, again, 5.1)
     assert shell.dropped == {2: "protocol.order"}
+
+
+def test_an_end_costs_the_same_however_many_older_connections_are_asked() -> None:
+    def work(count: int) -> int:
+        asked = d.Duplicates()
+        for number in range(count):
+            asked.ask(key("ann"), number, 10_000 + number, 5.0)
+
+        def ends() -> None:
+            asked.ask(key("bob"), 5_000, 20_000, 5.0)
+            asked.gone(20_000)
+            asked.gone(5_000)
+            assert asked.silent(5.0) == []
+            assert asked.next_timer() == 5.0 + d.ANSWER_S
+
+        return lines_run(ends, Path(d.__file__).parent)
+
+    assert work(2_000) == work(20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,8 +19,10 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from tests.mediator.lossybus import LossyBus
 from tests.support.seeds import tell
+from tests.support.work import lines_run
 
 SEEDS = 150
+CORE = Path(p.__file__).parent
 
 
 def key(number: int) -> WireGuardKey:
@@ -493,3 +496,72 @@ def story(seed: int) -> None:
 @pytest.mark.parametrize("first", range(0, SEEDS, 50))
 def test_after_any_loss_every_mediator_knows_where_everybody_is(first: int) -> None:
     tell(story, first, first + 50)
+
+
+# -- a mediator ends, and its members come all at once ------------------------------------------------------
+
+
+def waiting(count: int) -> Cluster:
+    """At the second mediator so many logins wait for the word of the first, and so many members were handed on."""
+    world = Cluster()
+    world.add(1)
+    two = world.add(2)
+    world.pass_time(1.5)
+    for number in range(count):
+        two.ask(key(1_000 + number), run(1), 1_000 + number, b"", "192.0.2.1:5", world.now)
+        handed = key(100_000 + number)
+        two.came(handed, two.next_epoch(0))
+        two.hand(handed, world.now)
+    two.handle_timer(world.now)
+    return world
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_a_login_costs_the_same_however_many_others_wait(lives: bool) -> None:
+    def work(count: int) -> int:
+        world = waiting(count)
+        two = world.peers[run(2)]
+        if lives:
+            world.now += 0.01
+            two.received(b.Beat(run(1), 0, 0, "m1", 0), world.now)
+
+        def login() -> None:
+            two.ask(key(1), run(1), 1, b"", "192.0.2.1:5", world.now)
+            two.next_timer()
+            two.handle_timer(world.now)
+            two.gone(1)
+            two.next_timer()
+
+        return lines_run(login, CORE)
+
+    assert work(2_000) == work(20)
+
+
+def test_what_all_logins_cost_together_grows_with_their_count_alone() -> None:
+    """Quadratic work would be some 16 times as much."""
+
+    def work(count: int) -> int:
+        world = Cluster()
+        world.add(1)
+        two = world.add(2)
+        world.pass_time(1.5)
+        del world.peers[run(1)]
+        asked, settled = world.now, list[int]()
+
+        def crash() -> None:
+            for number in range(count):
+                at = asked + 0.4 * number / count
+                two.ask(key(number), run(1), number, b"", "192.0.2.1:5", at)
+                two.next_timer()
+            while len(settled) < count:
+                due = two.next_timer()
+                assert due is not None
+                for event in two.handle_timer(due):
+                    if isinstance(event, p.Answered):
+                        settled.extend(event.connections)
+
+        lines = lines_run(crash, CORE)
+        assert settled == list(range(count)), "the first that asked is the first that goes on"
+        return lines
+
+    assert work(800) < 5 * work(200)
