@@ -9,6 +9,8 @@ from ipaddress import IPv4Address
 from mediator.core.admissions import Book
 from mediator.core.leasegrants import LeaseKey
 from mediator.core.pairs import PairGrant
+from netctl.model.document import Document, Mediator
+from netctl.model.errors import NetctlError
 from netctl.model.keys import WireGuardKey
 
 
@@ -21,6 +23,8 @@ class StoredDocument:
     digest: str
     content: str = ""
     """The text; empty if the reader has it already."""
+    accepted: tuple[Document, Mediator] | NetctlError | None = field(default=None, compare=False, repr=False)
+    """What `mediator.core.acceptance.accept` returns or raises for the text; None: it was not asked yet."""
 
 
 @dataclass(frozen=True, slots=True)

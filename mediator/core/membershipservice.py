@@ -176,7 +176,7 @@ class MembershipService:
         if before is not None and found.digest == before.digest:
             return []
         try:
-            document, mediator = accept(found.content, FROM_STORE, self.hub.identity)
+            document, mediator = self._accepted(found)
             a.effective(document, self.book)
         except NetctlError as error:
             self.refusal = str(error)
@@ -185,6 +185,12 @@ class MembershipService:
             return [fx.Say(f"{FROM_STORE} is refused, and the last good one stays:\n{error}")]
         self.document, self.mediator, self.refusal = document, mediator, None
         return [fx.TookDocument(found.content, document)]
+
+    def _accepted(self, found: StoredDocument) -> tuple[Document, Mediator]:
+        """Raises NetctlError."""
+        if isinstance(found.accepted, NetctlError):
+            raise found.accepted
+        return found.accepted or accept(found.content, FROM_STORE, self.hub.identity)
 
     def enter(self, kept: Kept, own: Offered | None, now_s: int, *, changed: bool) -> Job[None]:
         """Begin to use a store that other mediators may use too.

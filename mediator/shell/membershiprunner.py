@@ -11,8 +11,11 @@ from typing import Any, TypeVar
 
 from mediator.core import effects as fx
 from mediator.core import transactions as c
-from mediator.core.membershipservice import Done, MembershipService
+from mediator.core.acceptance import accept
+from mediator.core.kept import Kept, StoredDocument
+from mediator.core.membershipservice import FROM_STORE, Done, MembershipService
 from mediator.shell.memberstore import MemberStore
+from netctl.model.errors import NetctlError
 
 T = TypeVar("T")
 
@@ -69,7 +72,18 @@ class MembershipRunner:
             if 0 < change.number <= self.service.number:
                 return None
             change = replace(change, known=self.service.known)
+            kept: Kept = await commit(self.store, change, self._grants_s())
+            if kept.document is None or not kept.document.content:
+                return kept
+            return replace(kept, document=await asyncio.to_thread(self._accepted, kept.document))
         return await commit(self.store, change, self._grants_s())
+
+    def _accepted(self, found: StoredDocument) -> StoredDocument:
+        """Read a document in a thread: for thousands of members that takes long."""
+        try:
+            return replace(found, accepted=accept(found.content, FROM_STORE, self.service.hub.identity))
+        except NetctlError as error:
+            return replace(found, accepted=error)
 
     async def done(self, job: c.Job[Done]) -> str:
         """Run an operator's job, perform its effects, and return the member's name. Raises what the job raises."""

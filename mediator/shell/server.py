@@ -136,6 +136,8 @@ class Server:
         self._told: tuple[int, rr.Told] | None = None
         """The pairs with stock apps, and the hub's revision at which they were so."""
         self._reserved = 0
+        self._reading = False
+        """Whether a thread reads the document's file."""
         self._polling = False
         self._looking = asyncio.Lock()
         self._catching_up = False
@@ -543,7 +545,16 @@ class Server:
         return int(self._clock.unix())
 
     def _reload(self) -> None:
-        found = self._watched.look()
+        """If the file has changed, have a thread read it: for thousands of members that takes long."""
+        if not self._reading and self._watched.is_touched():
+            self._reading = True
+            self._tasks.start("a look at the document", self._read_document())
+
+    async def _read_document(self) -> None:
+        try:
+            found = await asyncio.to_thread(self._watched.look)
+        finally:
+            self._reading = False
         if isinstance(found, str):
             _LOG.info(found)
         elif found is not None and self._store.shared:

@@ -166,8 +166,18 @@ class WatchedDocument:
             return f"cannot keep a copy of the document in {self._kept}: {error.strerror}"
         return None
 
+    def is_touched(self) -> bool:
+        """Whether `look` may find something: the file is not the one that was read, or there is none."""
+        try:
+            return self._file_stamp() != self._stamp
+        except OSError:
+            return True
+
     def look(self) -> tuple[Document, Mediator] | str | None:
-        """Check the file: a new good document, a line about a refused one, or None: unchanged."""
+        """Check the file: a new good document, a line about a refused one, or None: unchanged.
+
+        Takes some 70 µs for each member of a document that has changed.
+        """
         try:
             stamp = self._file_stamp()
             if stamp == self._stamp:

@@ -14,7 +14,7 @@ from mediator.core import effects as fx
 from mediator.core import hub as h
 from mediator.core import transactions as c
 from mediator.core.enrollment import Left, Redeem, Rekey
-from mediator.core.kept import Kept
+from mediator.core.kept import Kept, StoredDocument
 from mediator.core.membershipservice import GATHER_S, QUICK_TRIES, Done, MembershipService, Terms
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
@@ -407,3 +407,15 @@ def test_a_number_that_another_reading_has_shown_meanwhile_is_no_loss() -> None:
     desk.service.number = 105
     finish(job, 102)
     assert desk.service.number == 105
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_document_that_was_read_elsewhere_is_not_read_again(refused: bool) -> None:
+    """The shell reads a long one in a thread."""
+    desk = shared_desk(100)
+    before, loaded = desk.service.document, document(approve="manual")
+    answer = LocalError("it is too long") if refused else (loaded, loaded.mediators[0])
+    found = StoredDocument(101, "another", "no document", accepted=answer)
+    desk.perform(desk.service.read_again(Kept(desk.service.book, generation=101, document=found), UNIX_S))
+    assert desk.service.document is (before if refused else loaded)
+    assert desk.service.refusal == ("it is too long" if refused else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -60,13 +61,41 @@ def test_a_bad_document_changes_nothing_and_a_restart_gives_the_same_leases(run:
         async with site.serving() as (server, mediator), Member(ANN, mediator) as ann:
             first = (await ann.view()).view
             site.document.write_text("members: [")
-            server._reload()
+            while server.status()["document"]["refused"] is None:
+                await asyncio.sleep(0.01)
             assert server._hub.online == 1
             ann.client.send(w.Refresh())
             assert (await ann.view()).view.members == first.members
         site.write({"bob": BOB, "ann": ANN})
         async with site.serving() as (_, mediator), Member(ANN, mediator) as ann:
             assert (await ann.view()).view.leases == first.leases
+
+    run(main())
+
+
+def test_while_a_long_document_is_read_members_are_served(run: Run, site: Site) -> None:
+    """The document is a pipe, which ends when the test ends it."""
+    text = site.document.read_text()
+    site.write({"ann": ANN})
+    shorter = site.document.read_text()
+    site.document.write_text(text)
+
+    async def main() -> None:
+        async with site.serving() as (_, mediator), Member(ANN, mediator) as ann:
+            await ann.view()
+            pipe, after = site.document.with_name("pipe"), site.document.with_name("after")
+            os.mkfifo(pipe)
+            pipe.rename(site.document)
+            end = await asyncio.to_thread(
+                site.document.open, "w"
+            )  # returns when the mediator has begun to read
+            ann.client.send(w.Refresh())
+            assert len((await ann.view()).view.members) == 2
+            after.write_text(shorter)
+            after.rename(site.document)
+            end.write(shorter)
+            end.close()
+            await ann.view(lambda changed: set(changed.view.members) == {ANN.wireguard})
 
     run(main())
 
