@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,11 +16,12 @@ from psycopg import AsyncConnection
 from mediator.core.transactions import Outdated
 from mediator.shell.memberstore import PATIENCE_S
 from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgressession import PostgresSession
 from mediator.shell.severed import sever, severed_after
 from mediator.shell.sqlsession import Row
 from mediator.shell.storemark import Mark, refuse_other
 from mediator.shell.storeschema import MIGRATIONS, for_postgres
-from mediator.shell.storesql import Body
+from mediator.shell.storesql import Adding, Body, add_all
 from netctl.model.errors import LocalError
 
 T = TypeVar("T")
@@ -78,11 +79,12 @@ class Held(LocalError):
 
 
 class Lost(Exception):
-    """The connection was lost. `sent`: a commit sent before the loss."""
+    """The connection was lost. `sent`: a commit sent before the loss; `value`: the result if that was kept."""
 
-    def __init__(self, reason: str, sent: Commit | None = None) -> None:
+    def __init__(self, reason: str, sent: Commit | None = None, value: Any = None) -> None:
         super().__init__(reason)
         self.sent = sent
+        self.value = value
 
 
 def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
@@ -94,40 +96,6 @@ def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
     return connection.closed or ended or state.startswith(("08", "57P")) or state == READ_ONLY
 
 
-class PostgresSession:
-    """A `Session` of PostgreSQL."""
-
-    def __init__(
-        self, connection: AsyncConnection[Row], *, shared: bool = False, until: float = math.inf
-    ) -> None:
-        """`until`: the time (of `time.monotonic`) after which statements fail, as if by PostgreSQL's own limit."""
-        self._open = connection
-        self._until = until
-        self.shared = shared
-        """Of `Session`."""
-
-    @property
-    def _connection(self) -> AsyncConnection[Row]:
-        if time.monotonic() > self._until:
-            raise psycopg.errors.QueryCanceled("there is no time left for it")
-        return self._open
-
-    async def rows(self, sql: str, *values: Any) -> list[Row]:
-        """Of `Session`."""
-        return await (await self._connection.execute(_sql(sql), values)).fetchall()
-
-    async def change(self, sql: str, *values: Any) -> int:
-        """Of `Session`."""
-        return (await self._connection.execute(_sql(sql), values)).rowcount
-
-    async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Of `Session`: psycopg sends all rows together."""
-        rows = list(rows)
-        if rows:
-            async with self._connection.cursor() as cursor:
-                await cursor.executemany(_sql(sql), rows)
-
-
 def _milliseconds(seconds: float) -> int:
     """At least 1, as 0 is no limit for PostgreSQL."""
     return max(1, int(seconds * 1000))
@@ -136,10 +104,6 @@ def _milliseconds(seconds: float) -> int:
 def _limits(milliseconds: int) -> str:
     """Statements that limit all others of the transaction."""
     return f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
-
-
-def _sql(text: str) -> Any:
-    return text.replace("?", "%s")
 
 
 Waits = Callable[[Held], None]
@@ -153,15 +117,70 @@ class _Wish(Generic[T]):
     what: str
     body: Body[T]
     deadline: float
+    called: asyncio.Future[None]
+    """Done when the wish is over, or has its turn."""
     value: T | None = None
     error: Exception | None = None
     over: bool = False
+
+    def call(self) -> None:
+        """Wake the asker, unless that one has gone."""
+        if not self.called.done():
+            self.called.set_result(None)
 
     def result(self) -> T:
         """What the body returned. Raises what it raised, or why it was not carried out."""
         if self.error is not None:
             raise self.error
         return cast(T, self.value)
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A transaction at the server, and the wishes that are carried out in it."""
+
+    connection: AsyncConnection[Row]
+    wishes: list[_Wish[Any]]
+    began: float
+    _cut: asyncio.TimerHandle | None = None
+    _marked: bool = False
+    """Whether there is a savepoint."""
+
+    def cut_after(self, seconds: float) -> None:
+        """Shut the connection down unless the next limit is set, or the transaction has ended, by then."""
+        self.cut_never()
+        self._cut = asyncio.get_running_loop().call_later(seconds, sever, self.connection)
+
+    def cut_never(self) -> None:
+        """The transaction has ended."""
+        if self._cut is not None:
+            self._cut.cancel()
+
+    def is_long(self) -> bool:
+        """Whether the transaction has taken so long that it takes up no further write."""
+        return time.monotonic() - self.began > BATCH_S
+
+    async def savepoint(self, until: float) -> None:
+        """Keep all so far, and begin what may be undone by itself, in one round trip; `until` limits its statements."""
+        before = "RELEASE SAVEPOINT wish; " if self._marked else ""
+        self._marked = True
+        limits = _limits(_milliseconds(until - time.monotonic()))
+        await self.connection.execute(f"{before}SAVEPOINT wish; {limits}")
+
+
+def _runs(wishes: Iterable[_Wish[Any]]) -> Iterator[list[_Wish[Any]]]:
+    """Requests that can be carried out together, and each other wish by itself, in their order."""
+    run: list[_Wish[Any]] = []
+    for wish in wishes:
+        if isinstance(wish.body, Adding) and not wish.body.takes:
+            run.append(wish)
+            continue
+        if run:
+            yield run
+        yield [wish]
+        run = []
+    if run:
+        yield run
 
 
 class StoreLine:
@@ -173,7 +192,11 @@ class StoreLine:
         self._writes = writes
         self._shared = shared
         self._connection: AsyncConnection[Row] | None = None
-        self._turn = asyncio.Lock()
+        self._taken = False
+        """Whether somebody has the turn, and may use the connection."""
+        self._idle = asyncio.Event()
+        """The contrary."""
+        self._idle.set()
         self._waiting: list[_Wish[Any]] = []
         """Transactions that wait for their turn, in the order in which they came."""
         self.ready = asyncio.Event()
@@ -261,26 +284,49 @@ class StoreLine:
 
         Writes that wait for the same turn are one transaction for the server: they share its wait for the disk.
         """
-        wish: _Wish[T] = _Wish(what, body, deadline)
-        self._waiting.append(wish)
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await self._turn.acquire()
-        except TimeoutError:
-            if wish in self._waiting:
-                self._waiting.remove(wish)
-                raise LocalError("the store is busy with what it was asked before") from None
-            await self._turn.acquire()  # it is under way
-        except BaseException:
-            if wish in self._waiting:
-                self._waiting.remove(wish)
-            raise
-        try:
-            if not wish.over:
+        loop = asyncio.get_running_loop()
+        wish: _Wish[T] = _Wish(what, body, deadline, loop.create_future())
+        if self._taken:
+            self._waiting.append(wish)
+            late = loop.call_later(max(0.0, deadline - time.monotonic()), self._too_late, wish)
+            try:
+                await wish.called
+            except BaseException:
+                if wish in self._waiting:
+                    self._waiting.remove(wish)
+                elif wish.called.done() and not wish.called.cancelled() and not wish.over:
+                    self._pass_on()  # it had just got its turn
+                raise
+            finally:
+                late.cancel()
+        else:
+            self._take_turn()
+        if not wish.over:
+            try:
                 await self._carry_out(wish)
-        finally:
-            self._turn.release()
+            finally:
+                self._pass_on()
         return wish.result()
+
+    def _too_late(self, wish: _Wish[Any]) -> None:
+        if wish in self._waiting:  # else it is under way
+            self._waiting.remove(wish)
+            wish.error, wish.over = LocalError("the store is busy with what it was asked before"), True
+            wish.call()
+
+    def _take_turn(self) -> None:
+        self._taken = True
+        self._idle.clear()
+
+    def _pass_on(self) -> None:
+        """Whoever has waited longest has the turn now."""
+        while self._waiting:
+            wish = self._waiting.pop(0)
+            if not wish.called.done():
+                wish.call()
+                return
+        self._taken = False
+        self._idle.set()
 
     def _others(self, first: _Wish[Any]) -> list[_Wish[Any]]:
         """Who may share the transaction: no reads; of writes, all that wait and have the time to."""
@@ -295,15 +341,14 @@ class StoreLine:
         Notes what became of each. An error of one undoes that one alone. Whoever the transaction has no time for goes
         on waiting for its own turn.
         """
-        self._waiting.remove(first)
         batch = [first]
         try:
-            await self._attempt(batch, self._others(first))
+            await self._attempt(batch)
         except Lost as lost:
-            for (
-                wish
-            ) in batch:  # whoever was refused has changed nothing, and may have been refused for what is lost
-                wish.error = lost if wish.error is None else Lost(str(lost))
+            for wish in batch:
+                # Whoever was refused has changed nothing, and may have been refused for what is lost.
+                sent = lost.sent if wish.error is None else None
+                wish.error = Lost(str(lost), sent, wish.value)
         except Exception as error:
             for wish in batch:
                 wish.error = error
@@ -314,50 +359,36 @@ class StoreLine:
         finally:
             for wish in batch:
                 wish.over = True
+                wish.call()
 
-    async def _attempt(self, batch: list[_Wish[Any]], others: list[_Wish[Any]]) -> None:
-        """Carry out the batch's only wish, and add to the batch those of the others that are carried out with it.
+    async def _attempt(self, batch: list[_Wish[Any]]) -> None:
+        """Carry out the batch's only wish, and add to the batch those that wait and are carried out with it.
 
         Raises Lost, or what a commit raises.
         """
-        loop = asyncio.get_running_loop()
         connection = self._connection
         if connection is None or connection.closed:
             self.drop()
             raise Lost("there is no connection")
         first = batch[0]
-        began = time.monotonic()
-        left = first.deadline - began
+        left = first.deadline - time.monotonic()
         if left <= 0:
             raise LocalError("the store is busy with what it was asked before")
-        limit = loop.call_later(left + SEVER_S, sever, connection)
+        turn = _Turn(connection, batch, time.monotonic())
+        turn.cut_after(left + SEVER_S)
         sent: Commit | None = None
         try:
             mark = await self._begin(connection, _milliseconds(left))
             if self._writes:
                 refuse_other(mark, self._place.name)
-            await self._one_of(connection, first, alone=not others)
-            for wish in others:
-                if time.monotonic() - began > BATCH_S:
-                    break
-                if wish not in self._waiting:
-                    continue
-                self._waiting.remove(wish)
-                batch.append(wish)
-                # Those before it wait for its end, so it has no more time than they have.
-                until = min(one.deadline for one in batch)
-                limit.cancel()
-                limit = loop.call_later(until - time.monotonic() + SEVER_S, sever, connection)
-                if not await self._one_of(connection, wish, until=until):
-                    batch.remove(wish)
-                    self._waiting.insert(0, wish)
-                    break
+            await self._carry_out_all(
+                turn, self._others(first)
+            )  # who came while the server began is among them
             if all(wish.error is not None for wish in batch):
                 await self._roll_back(connection)
                 return
             if self._writes:
-                limit.cancel()
-                limit = loop.call_later(COMMIT_S, sever, connection)
+                turn.cut_after(COMMIT_S)
                 sent = Commit(secrets.token_hex(MARK_LEN))
                 await connection.execute(
                     # Our own literals: several statements in one query cannot have parameters.
@@ -378,26 +409,93 @@ class StoreLine:
             await self._roll_back(connection)
             raise
         finally:
-            limit.cancel()
+            turn.cut_never()
+
+    async def _carry_out_all(self, turn: _Turn, others: list[_Wish[Any]]) -> None:
+        """Carry out the turn's first wish, and those of the others for which there is time, in their order."""
+        first = turn.wishes[0]
+        if not others:
+            await self._one_of(turn, first, alone=True)
+            return
+        for run in _runs([first, *others]):
+            if await self._together(turn, run):
+                continue
+            for wish in run:
+                if wish is first:
+                    await self._one_of(turn, wish)
+                elif not await self._another(turn, wish):
+                    return
+
+    def _take(self, turn: _Turn, wishes: Iterable[_Wish[Any]]) -> float:
+        """Take wishes that wait into the turn. Those before them wait for their end, so they have no more time."""
+        for wish in wishes:
+            self._waiting.remove(wish)
+            turn.wishes.append(wish)
+        until = min(one.deadline for one in turn.wishes)
+        turn.cut_after(until - time.monotonic() + SEVER_S)
+        return until
+
+    def _give_back(self, turn: _Turn, wishes: Sequence[_Wish[Any]]) -> None:
+        """Let wishes of the turn go on waiting, at the head."""
+        for wish in reversed(wishes):
+            turn.wishes.remove(wish)
+            if not wish.called.done():  # else the asker has gone
+                self._waiting.insert(0, wish)
+        self._take(turn, [])
+
+    async def _another(self, turn: _Turn, wish: _Wish[Any]) -> bool:
+        """Carry out a wish that waits. False: the turn has no time for more."""
+        if turn.is_long():
+            return False
+        if wish not in self._waiting:
+            return True
+        until = self._take(turn, [wish])
+        if await self._one_of(turn, wish, until=until):
+            return True
+        self._give_back(turn, [wish])
+        return False
+
+    async def _together(self, turn: _Turn, run: list[_Wish[Any]]) -> bool:
+        """Carry out requests for leases by the same few statements. False: undone, each has to be tried by itself.
+
+        Raises psycopg's error of a lost connection.
+        """
+        first = turn.wishes[0]
+        more = [wish for wish in run if wish in self._waiting]
+        wishes = [*(run[:1] if run[0] is first else ()), *more]
+        if len(wishes) < 2 or turn.is_long():
+            return False
+        until = self._take(turn, more)
+        await turn.savepoint(until)
+        session = PostgresSession(turn.connection, shared=self._shared, until=until)
+        try:
+            values = await add_all(session, [wish.body for wish in wishes if isinstance(wish.body, Adding)])
+            await session.flush()
+        except Exception as error:
+            if isinstance(error, psycopg.Error) and _is_lost(turn.connection, error):
+                raise
+            await turn.connection.execute("ROLLBACK TO SAVEPOINT wish")
+            self._give_back(turn, more)
+            return False
+        for wish, value in zip(wishes, values, strict=True):
+            wish.value = value
+        return True
 
     async def _one_of(
-        self,
-        connection: AsyncConnection[Row],
-        wish: _Wish[Any],
-        *,
-        until: float = math.inf,
-        alone: bool = False,
+        self, turn: _Turn, wish: _Wish[Any], *, until: float = math.inf, alone: bool = False
     ) -> bool:
         """Run a wish's body within the transaction. Raises psycopg's error of a lost connection.
 
         `until`: when the first of those in the transaction has no time left. False: the wish needed longer and has
         more time itself; it is undone.
         """
+        connection = turn.connection
         if not alone:
-            limit = _milliseconds(min(until, wish.deadline) - time.monotonic())
-            await connection.execute(f"SAVEPOINT wish; {_limits(limit)}")
+            await turn.savepoint(min(until, wish.deadline))
         try:
-            wish.value = await wish.body(PostgresSession(connection, shared=self._shared, until=until))
+            session = PostgresSession(connection, shared=self._shared, until=until)
+            wish.value = await wish.body(session)
+            await session.flush()
         except Exception as error:
             refused: Exception = error
             if isinstance(error, psycopg.Error):
@@ -413,9 +511,6 @@ class StoreLine:
             if isinstance(error, psycopg.Error) and error.sqlstate in STOPPED and until < wish.deadline:
                 return False
             wish.error = refused
-            return True
-        if not alone:
-            await connection.execute("RELEASE SAVEPOINT wish")
         return True
 
     async def _begin(self, connection: AsyncConnection[Row], milliseconds: int) -> Mark:
@@ -438,14 +533,16 @@ class StoreLine:
     async def look(self) -> None:
         """Check an idle connection; a running transaction notices a loss itself."""
         connection = self._connection
-        if connection is None or self._turn.locked():
+        if connection is None or self._taken:
             return
-        async with self._turn:
-            try:
-                with severed_after(connection, PATIENCE_S):
-                    await connection.execute("SELECT 1")
-            except psycopg.Error:
-                self.drop()
+        self._take_turn()
+        try:
+            with severed_after(connection, PATIENCE_S):
+                await connection.execute("SELECT 1")
+        except psycopg.Error:
+            self.drop()
+        finally:
+            self._pass_on()
 
     def drop(self) -> None:
         """Close the connection as lost."""
@@ -456,12 +553,12 @@ class StoreLine:
             self._connection = None
 
     async def close(self) -> None:
-        """Close the connection after the running transaction."""
-        async with self._turn:
-            self.ready.clear()
-            if self._connection is not None:
-                await self._connection.close()
-                self._connection = None
+        """Close the connection after the running transactions."""
+        await self._idle.wait()
+        self.ready.clear()
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
 
 async def migrate(connection: AsyncConnection[Row], name: str) -> None:

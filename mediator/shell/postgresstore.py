@@ -199,24 +199,20 @@ class PostgresStore(SqlStore):
             raise LocalError("the store is not open")
         line = self._lines[0 if writes else 1]
         deadline = time.monotonic() + self._patience_s
-        result: T
-
-        async def noting(db: Session) -> T:
-            nonlocal result
-            result = await body(db)
-            return result
-
         while True:
             await self._connected(line, deadline)
             try:
-                return await line.transaction(what, noting, deadline)
+                return await line.transaction(what, body, deadline)
             except Lost as lost:
                 if lost.sent is None:
                     continue
                 if await self._was_kept(line, lost.sent, deadline, what):
+                    result: T = lost.value
                     return result
 
     async def _connected(self, line: StoreLine, deadline: float) -> None:
+        if line.ready.is_set():
+            return
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await line.ready.wait()

@@ -29,6 +29,12 @@ class Session(Protocol):
     async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each of these rows of values, in order."""
 
+    async def insert_many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Insert these rows of values."""
+
+    async def delete_many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Delete the rows that have the values of one of these in the columns; none of them is NULL."""
+
 
 class SqliteSession:
     """A `Session` of SQLite. Its coroutines never wait, so `finished` can run them without an event loop."""
@@ -49,6 +55,16 @@ class SqliteSession:
     async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Of `Session`."""
         self._db.executemany(sql, rows)
+
+    async def insert_many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Of `Session`."""
+        marks = ",".join("?" * len(columns))
+        self._db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+
+    async def delete_many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Of `Session`."""
+        same = " AND ".join(f"{column}=?" for column in columns)
+        self._db.executemany(f"DELETE FROM {table} WHERE {same}", rows)
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:

@@ -15,8 +15,9 @@ from typing import Protocol
 import psycopg
 from psycopg import AsyncConnection
 
-from mediator.shell.postgresline import PostgresSession, migrate, reason_of
+from mediator.shell.postgresline import migrate, reason_of
 from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgressession import PostgresSession
 from mediator.shell.sqlsession import Row, Session, SqliteSession
 from mediator.shell.store import Store
 from mediator.shell.storemark import ARRIVING, MOVED, SERVING, Mark, read_mark, refuse_other, set_mark
@@ -72,7 +73,9 @@ class PostgresEnd:
                     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
                     # Every writing transaction of a mediator begins with SELECT ... FOR UPDATE on this table's row.
                     await connection.execute("LOCK TABLE place IN EXCLUSIVE MODE")
-                    yield PostgresSession(connection)
+                    session = PostgresSession(connection)
+                    yield session
+                    await session.flush()
         except (psycopg.Error, OSError) as error:
             raise LocalError(f"{self.name}: {reason_of(error)}") from error
 
@@ -129,8 +132,7 @@ async def copy(old: Session, new: Session) -> dict[str, int]:
         await new.change(f"DELETE FROM {table}")
     counts = {}
     for table, columns in TABLES.items():
-        names, marks = ", ".join(columns), ",".join("?" * len(columns))
-        rows = await old.rows(f"SELECT {names} FROM {table}")
-        await new.change_many(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+        rows = await old.rows(f"SELECT {', '.join(columns)} FROM {table}")
+        await new.insert_many(table, columns, rows)
         counts[table] = len(rows)
     return counts

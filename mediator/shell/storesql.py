@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from mediator.core.pairs import PairGrant
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.core.transactions import Basis, Outdated
 from mediator.shell.sqlsession import Row, Session
+from mediator.shell.storeschema import TABLES
 from netctl.model.document import Document
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -166,16 +167,17 @@ async def audit(db: Session, since_s: int, after: int) -> list[log.Entry]:
 # -- writing ------------------------------------------------------------------------------------------------
 
 
-async def _advance(db: Session) -> int:
-    """The number of the state after this transaction; 0 if one mediator counts itself.
+async def _advance(db: Session, by: int = 1) -> int:
+    """The number of the state after this transaction; 0 if one mediator counts itself. `by`: count of its changes.
 
     A reader of this state sees all transactions with lower numbers, as each holds `place` until its end.
     """
     if not db.shared:
         return 0
     rows = await db.rows(
-        "INSERT INTO generation (one, reserved) VALUES (1, 1) "
-        "ON CONFLICT (one) DO UPDATE SET reserved = generation.reserved + 1 RETURNING reserved"
+        "INSERT INTO generation (one, reserved) VALUES (1, ?) "
+        "ON CONFLICT (one) DO UPDATE SET reserved = generation.reserved + excluded.reserved RETURNING reserved",
+        by,
     )
     return int(rows[0][0])
 
@@ -211,9 +213,9 @@ async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
     """Grant leases; a member's older lease in the network is removed."""
     granted = list(granted)
     gone = [(lease.network, key.raw) for lease in granted for key in (lease.key, lease.taken_from) if key]
-    await db.change_many("DELETE FROM lease WHERE network=? AND member=?", gone)
+    await db.delete_many("lease", ("network", "member"), gone)
     rows = [(lease.network, int(lease.address), lease.key.raw) for lease in granted]
-    await db.change_many("INSERT INTO lease (network, address, member) VALUES (?,?,?)", rows)
+    await db.insert_many("lease", TABLES["lease"], rows)
 
 
 async def _rest_port(db: Session, key: WireGuardKey, unix_s: int) -> None:
@@ -224,26 +226,83 @@ async def _rest_port(db: Session, key: WireGuardKey, unix_s: int) -> None:
     await db.change("DELETE FROM relay_port WHERE member=?", key.raw)
 
 
-async def _moved_on(
-    db: Session,
-    basis: Basis,
-    granted: list[GrantLease],
-    ports: list[tuple[WireGuardKey, int]],
-    of_pairs: list[PairGrant],
-) -> bool:
+async def _moved_on(db: Session, basis: Basis, several: Sequence[Adding]) -> bool:
     """Whether another mediator has granted or taken something of these since the choice."""
     if await generation(db) == basis.number:
         return False
-    if any(one.taken_from for one in granted) or any(one.taken_from for one in of_pairs):
+    if any(one.takes for one in several):
         return True
+    granted = [lease for one in several for lease in one.leases]
     held = await leases(db, [one.key for one in granted])
     if any(held.get((one.network, one.key), one.address) != one.address for one in granted):
         return True
+    ports = [port for one in several for port in one.ports]
     there = await relay_ports(db, [key for key, _ in ports])
     if any(there.get(key, port) != port for key, port in ports):
         return True
+    of_pairs = [grant for one in several for grant in one.of_pairs]
     known = {grant.pair: grant.port for grant in await pairs(db, [grant.pair[0] for grant in of_pairs])}
     return any(known.get(grant.pair, grant.port) != grant.port for grant in of_pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Adding:
+    """The body of a transaction that grants leases and ports of members and pairs, all or none. `MemberStore.add`."""
+
+    leases: tuple[GrantLease, ...]
+    ports: tuple[tuple[WireGuardKey, int], ...] = ()
+    of_pairs: tuple[PairGrant, ...] = ()
+    resting: tuple[tuple[int, int], ...] = ()
+    basis: Basis | None = None
+
+    @property
+    def takes(self) -> bool:
+        """Whether a former holder loses something."""
+        return any(one.taken_from for one in self.leases) or any(one.taken_from for one in self.of_pairs)
+
+    def concerns(self) -> Iterator[Hashable]:
+        """The leases, ports and pairs that change, by their holders."""
+        yield from ((lease.network, lease.key) for lease in self.leases)
+        yield from (key for key, _ in self.ports)
+        yield from (grant.pair for grant in self.of_pairs)
+
+    async def __call__(self, db: Session) -> int:
+        """Returns the state's number."""
+        return (await add_all(db, [self]))[0]
+
+
+async def add_all(db: Session, several: Sequence[Adding]) -> list[int]:
+    """Carry out requests together, with the same result as one after the other. Returns each one's state's number.
+
+    Raises Outdated or the database's error if any of them cannot be carried out, or if two concern the same holder:
+    then undo all, and carry out each by itself.
+    """
+    concerned = [what for one in several for what in one.concerns()]
+    if len(several) > 1 and len(set(concerned)) < len(concerned):
+        raise Outdated("two requests concern the same member")
+    granted = [lease for one in several for lease in one.leases]
+    ports = [port for one in several for port in one.ports]
+    of_pairs = [grant for one in several for grant in one.of_pairs]
+    if db.shared:
+        for basis in {one.basis: None for one in several if one.basis is not None}:
+            await _check_document(db, basis.document)
+            if await _moved_on(db, basis, [one for one in several if one.basis == basis]):
+                raise Outdated("another mediator has granted leases or ports to the same members")
+    await _grant(db, granted)
+    await db.delete_many("relay_port", ("member",), [(key.raw,) for key, _ in ports])
+    await db.insert_many("relay_port", TABLES["relay_port"], [(key.raw, port) for key, port in ports])
+    gone = [
+        (pair[0].raw, pair[1].raw) for grant in of_pairs for pair in (grant.pair, grant.taken_from) if pair
+    ]
+    await db.delete_many("relay_pair", ("low", "high"), gone)
+    await db.insert_many(
+        "relay_pair",
+        TABLES["relay_pair"],
+        [(grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps) for grant in of_pairs],
+    )
+    await db.change_many(_REST, [rest for one in several for rest in one.resting])
+    last = await _advance(db, len(several))
+    return [max(0, last - later) for later in reversed(range(len(several)))]
 
 
 async def add(
@@ -255,25 +314,7 @@ async def add(
     basis: Basis | None = None,
 ) -> int:
     """Grant leases and ports of members and pairs, all or none. Returns the state's number."""
-    granted, ports, of_pairs = list(granted), list(ports), list(of_pairs)
-    if db.shared and basis is not None:
-        await _check_document(db, basis.document)
-        if await _moved_on(db, basis, granted, ports, of_pairs):
-            raise Outdated("another mediator has granted leases or ports to the same members")
-    await _grant(db, granted)
-    await db.change_many("DELETE FROM relay_port WHERE member=?", [(key.raw,) for key, _ in ports])
-    rows = [(key.raw, port) for key, port in ports]
-    await db.change_many("INSERT INTO relay_port (member, port) VALUES (?,?)", rows)
-    gone = [
-        (pair[0].raw, pair[1].raw) for grant in of_pairs for pair in (grant.pair, grant.taken_from) if pair
-    ]
-    await db.change_many("DELETE FROM relay_pair WHERE low=? AND high=?", gone)
-    await db.change_many(
-        "INSERT INTO relay_pair (low, high, port, apps) VALUES (?,?,?,?)",
-        [(grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps) for grant in of_pairs],
-    )
-    await db.change_many(_REST, list(resting))
-    return await _advance(db)
+    return await Adding(tuple(granted), tuple(ports), tuple(of_pairs), tuple(resting), basis)(db)
 
 
 async def reserve_generation(db: Session, reserved: int) -> None:
@@ -466,8 +507,8 @@ class SqlStore:
         basis: Basis | None = None,
     ) -> int:
         """Of `MemberStore`."""
-        asked = (list(leases), list(ports), list(pairs), list(resting), basis)
-        return await self._ask("new leases", lambda db: add(db, *asked))
+        asked = Adding(tuple(leases), tuple(ports), tuple(pairs), tuple(resting), basis)
+        return await self._ask("new leases", asked)
 
     async def offer(
         self, content: str, digest: str, based_on: int, now_s: int, *, by: str, detail: str

@@ -44,6 +44,8 @@ class Proxy:
         self.then_away = self.away = False
         """Whether connections are refused: `then_away` from the loss on."""
         self.lost = 0
+        self.questions = 0
+        """Count of what the store sent at once: its round trips."""
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -65,6 +67,7 @@ class Proxy:
         back = awaited(_back(server, to_client, kept_back))
         try:
             while data := await client.read(MANY):
+                self.questions += 1
                 if self.lose is not None and COMMIT in data:
                     lose, self.lose = self.lose, None
                     self.lost += 1

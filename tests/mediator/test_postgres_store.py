@@ -44,6 +44,7 @@ from tests.mediator.loopbackkit import ANN, BOB, HOST, STRANGER, Member, Site
 from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_admissions import DOCUMENT, NOW, key
 from tests.mediator.test_locked_store import admitted, open_house
+from tests.mediator.test_lost_commit import behind_proxy
 from tests.support.patience import BUSY_S, wait_for
 
 SHORT_S = 3.0
@@ -258,12 +259,38 @@ def test_writes_that_wait_together_share_a_transaction_and_one_that_is_refused_h
     asyncio.run(main())
 
 
+def test_requests_for_leases_that_wait_together_share_their_round_trips(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with behind_proxy(postgres, tmp_path, shared=True) as (store, proxy, _):
+            address, count = IPv4Address("10.0.0.0"), 60
+            first = await store.add([GrantLease("n", key(0), address)], [])
+            before = proxy.questions
+            asked = [
+                store.add([GrantLease("n", key(n), address + n)], [(key(n), 1_000 + n)])
+                for n in range(1, count)
+            ]
+            assert await asyncio.gather(*asked) == list(range(first + 1, first + count))
+            assert proxy.questions - before < 12
+            kept = await store.kept()
+            assert kept.leases == {("n", key(n)): address + n for n in range(count)}
+            assert kept.generation == first + count - 1
+            # Two that concern one member are carried out one after the other.
+            moved = [store.add([GrantLease("n", key(7), address + n)], []) for n in (9_001, 9_002)]
+            assert await asyncio.gather(*moved) == [first + count, first + count + 1]
+            assert (await store.kept()).leases["n", key(7)] == address + 9_002
+
+    asyncio.run(main())
+
+
 class CountedRows:
     """A session that counts the rows it has read."""
 
     def __init__(self, db: Session) -> None:
         self._db = db
         self.change, self.change_many = db.change, db.change_many
+        self.insert_many, self.delete_many = db.insert_many, db.delete_many
         self.shared = db.shared
         self.read = 0
 
