@@ -1,10 +1,15 @@
-"""Compare the mediator's stores in one run on one disk: SQLite in a thread, and PostgreSQL (Debian's, durable).
+"""Compare one mediator with SQLite, one with PostgreSQL (Debian's, durable), and two on one PostgreSQL and NATS.
 
-Measures leases granted per second, single (one asked after another, and by 40 askers at once) and in the batches of
-100 that a new document requests, and admissions by invite per second; the same with two mediators at work on one store
-in PostgreSQL; and logins per second of the mediators' processor time, of one with SQLite and of two that share
-PostgreSQL. Only the ratios matter, as all wait for the same disk and processors. Run: python bench/cluster.py
-[--members N].
+All parts in one run on one disk; `--only PART …` runs some of them:
+
+- `stores`: leases granted per second, single (one asked after another, and by 40 askers at once) and in the batches of
+  100 that a new document requests, and admissions by invite per second; beside them a bare table in that PostgreSQL.
+- `logins`: logins per second of the mediators' processor time and memory a member, of one with SQLite, and of two.
+- `presence`: how long a member's log-out and login take to the members at the other mediator that see it.
+- `failover`: one of two mediators is killed; how long until its members are whole again at the other.
+- `relays`: how many simulated pairs are carried by the right relay of four.
+
+Only the ratios matter, as all wait for the same disk and processors. Run: python bench/cluster.py [--members N].
 """
 
 from __future__ import annotations
@@ -12,15 +17,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import random
+import resource
+import shutil
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from control import Mediator, close, log_in, make_members
+import uvloop
+from control import PORT, Client, Mediator, Member, close, context, log_in, make_members, source_of
 
 from mediator.core.leasegrants import GrantLease
 from mediator.shell.memberstore import MemberStore
@@ -28,18 +40,38 @@ from mediator.shell.postgresstore import PostgresStore
 from mediator.shell.store import Store
 from mediator.shell.storethread import StoreThread
 from netctl.model.keys import IdentityKey
+from netctl.session.backoff import Backoff
 from tests.mediator.contractkit import applicant
+from tests.mediator.natskit import nats
 from tests.mediator.postgreskit import Postgres, why_not
 from tests.mediator.test_admissions import LAN, NOW, document, key
+from tests.paths.test_relay_choice import choice_in_a_random_placement
 
+PARTS = ("stores", "logins", "presence", "failover", "relays")
 SINGLE, BATCHES, BATCH, JOINS = 300, 60, 100, 150
 ASKERS, EACH = 40, 25
 """Concurrent requests for single leases, and how many each makes."""
 DOCUMENT = document("10.64.0.0/12")
+HOSTS = ("127.0.0.1", "127.0.0.2")
+NETWORK = 20
+"""Members of a network; each network has members at both mediators."""
+CHANGES = 40
+"""Members that log out and in again."""
+SETTLE_S = 2.0
+"""After a start the mediators read each other's first writes; after logins they send the last news."""
+MOVING = 2_000
+"""Members of the mediator that is killed, at most."""
+LOGIN_S = 10.0
+"""The patience of a member with a login, as `netctl.agent.mediators.controlclient.LOGIN_TIMEOUT_S`."""
+WHOLE_S = 60.0
+"""Longest wait for all members to be whole again."""
 
 
 def lease(number: int) -> GrantLease:
     return GrantLease("n", key(number), IPv4Address("10.0.0.0") + number)
+
+
+# -- stores -------------------------------------------------------------------------------------------------
 
 
 async def crowd(store: MemberStore, askers: int, first: int) -> None:
@@ -122,22 +154,103 @@ async def measure_two(stores: list[MemberStore]) -> dict[str, float]:
     return found
 
 
-HOSTS = ("127.0.0.1", "127.0.0.2")
+def bare_table(server: Postgres) -> dict[str, float]:
+    """The same rows into a table with the same keys, by psycopg without a store: what there is to be reached."""
+    import psycopg
+
+    row = "INSERT INTO bare (network, address, member) VALUES ('n', %s, %s)"
+    with psycopg.connect(server.database(), autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE bare (network TEXT, address BIGINT, member BYTEA, PRIMARY KEY (network, address), "
+            "UNIQUE (network, member))"
+        )
+        found = {}
+        for what, count, size in (
+            ("leases, one by one", SINGLE, 1),
+            (f"leases, {ASKERS} askers", ASKERS * EACH, ASKERS),
+            (f"leases, {BATCH} at once", BATCHES * BATCH, BATCH),
+        ):
+            began = time.perf_counter()
+            for first in range(count * 10, count * 11, size):
+                with connection.transaction():
+                    rows = [(first + n, key(first + n).raw) for n in range(size)]
+                    connection.cursor().executemany(row, rows)
+            found[what] = count / (time.perf_counter() - began)
+    return found
 
 
-async def logins(directory: Path, server: Postgres, count: int) -> tuple[float, float]:
-    """Logins per second of processor time: of one mediator with SQLite, and of two with PostgreSQL."""
-    members = make_members(count)
-    alone = Mediator(directory / "alone")
-    alone.write(members, 20)
-    alone.start()
-    before = alone.cpu_s()
-    await log_in(members, IdentityKey.parse(alone.pin))
-    one = count / (alone.cpu_s() - before)
-    close(members)
-    alone.stop()
+def stores(directory: Path, server: Postgres) -> None:
+    """Measure and print leases and admissions."""
+    sqlite = asyncio.run(measure(StoreThread(Store(directory / "mediator.db"))))
+    bare = bare_table(server)
+    there = asyncio.run(measure(PostgresStore(server.place())))
+    place = server.place()
+    two = asyncio.run(measure_two([PostgresStore(place, shared=True) for _ in range(2)]))
+    for what, per_second in sqlite.items():
+        other, shared = there[what], two[what]
+        beside = f"bare table {bare[what]:7.0f}/s" if what in bare else ""
+        print(
+            f"{what:20} SQLite {per_second:7.0f}/s  PostgreSQL {other:7.0f}/s  ratio {other / per_second:.2f}  "
+            f"two on PostgreSQL {shared:7.0f}/s  ratio {shared / other:.2f}  {beside}",
+            flush=True,
+        )
+
+
+# -- mediators ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Cost:
+    """What logins cost the mediators."""
+
+    per_s: float
+    """Logins a second of processor time."""
+    memory_kb: float
+    """Memory a member, in all mediators together."""
+    wall_s: float
+
+
+async def logged_in(mediators: list[Mediator], parts: list[list[Member]]) -> Cost:
+    """Log in each part at its mediator."""
+    await asyncio.sleep(SETTLE_S)
+    memory, cpu, began = _resident_kb(mediators), _cpu_s(mediators), time.monotonic()
+    await asyncio.gather(
+        *(log_in(part, _pin(one), one.host) for part, one in zip(parts, mediators, strict=True))
+    )
+    wall = time.monotonic() - began
+    count, spent = sum(map(len, parts)), _cpu_s(mediators) - cpu
+    await asyncio.sleep(SETTLE_S)
+    return Cost(count / spent, (_resident_kb(mediators) - memory) / count, wall)
+
+
+def _pin(mediator: Mediator) -> IdentityKey:
+    return IdentityKey.parse(mediator.pin)
+
+
+def _cpu_s(mediators: list[Mediator]) -> float:
+    return sum(one.cpu_s() for one in mediators)
+
+
+def _resident_kb(mediators: list[Mediator]) -> int:
+    return sum(one.resident_kb() for one in mediators)
+
+
+async def alone(directory: Path, members: list[Member]) -> Cost:
+    """One mediator with SQLite."""
+    mediator = Mediator(directory / "alone")
+    mediator.write(members, NETWORK)
+    mediator.start()
+    try:
+        return await logged_in([mediator], [members])
+    finally:
+        close(members)
+        mediator.stop()
+
+
+def start_two(directory: Path, server: Postgres, bus: str, members: list[Member]) -> list[Mediator]:
+    """Two mediators with an identity each."""
     two = [Mediator(directory / f"two{n}", host) for n, host in enumerate(HOSTS)]
-    two[0].write(members, 20)
+    two[0].write(members, NETWORK)
     text = json.loads((two[0].directory / "networks.yaml").read_text())
     (entry,) = text["mediators"]
     text["mediators"].append(
@@ -146,17 +259,148 @@ async def logins(directory: Path, server: Postgres, count: int) -> tuple[float, 
     dsn = server.database()
     for mediator in two:
         (mediator.directory / "networks.yaml").write_text(json.dumps(text))
-        mediator.start("--cluster", "--store", dsn)
-    before = sum(mediator.cpu_s() for mediator in two)
+        mediator.start("--cluster", "--store", dsn, *(("--bus", bus) if bus else ()))
+    return two
+
+
+def peers_of(members: list[Member]) -> dict[int, list[Member]]:
+    """The others of each member's network, by its number."""
+    return {
+        one.number: [other for other in members[start : start + NETWORK] if other is not one]
+        for start in range(0, len(members), NETWORK)
+        for one in members[start : start + NETWORK]
+    }
+
+
+async def presence(first: Mediator, here: list[Member], watchers: dict[int, list[Member]]) -> list[float]:
+    """Some members of the first mediator log out and in. How long until each watcher elsewhere knows, in seconds."""
+    delays = list[float]()
+    for member in here[:: max(1, len(here) // CHANGES)][:CHANGES]:
+        name, told = str(member.key), watchers[member.number]
+        for online in (False, True):
+            for other in told:
+                other.heard.pop(name, None)
+            at = time.monotonic()
+            if online:
+                await log_in([member], _pin(first), first.host)
+            else:
+                close([member])
+            while not all(name in other.heard for other in told):
+                await asyncio.sleep(0.005)
+                if time.monotonic() - at > WHOLE_S:
+                    raise RuntimeError("a change does not reach everybody")
+            assert all(other.heard[name][0] is online for other in told)
+            delays += [other.heard[name][1] - at for other in told]
+    return delays
+
+
+async def failover(
+    dead: Mediator, other: Mediator, moving: list[Member], watchers: dict[int, list[Member]]
+) -> tuple[list[float], float]:
+    """Kill a mediator. When each of its members was logged in again (sorted), and when all watchers knew, in seconds.
+
+    Members come when an agent comes: after a random part of a second, and more slowly after each failure.
+    """
+    tls, pin, back = context(), _pin(other), list[float]()
+    assert dead.process is not None
+    began = time.monotonic()
+    dead.process.kill()
+    dead.process.wait()
+
+    async def try_once(member: Member) -> None:
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            lambda: Client(member, pin), other.host, PORT, ssl=tls, local_addr=(source_of(member), 0)
+        )
+        try:
+            await protocol.ready
+        except BaseException:
+            protocol.transport.close()
+            raise
+        member.protocol = protocol
+
+    async def move(member: Member) -> None:
+        backoff = Backoff()
+        while True:
+            await asyncio.sleep(backoff.next_delay(random.random(), elsewhere=True))
+            try:
+                async with asyncio.timeout(LOGIN_S):
+                    await try_once(member)
+            except (OSError, RuntimeError):
+                continue
+            back.append(time.monotonic() - began)
+            return
+
+    def unaware(watcher: Member, name: str) -> bool:
+        online, at = watcher.heard.get(name, (False, 0.0))
+        return not online or at < began
+
+    async with asyncio.timeout(WHOLE_S):
+        await asyncio.gather(*map(move, moving))
+        told = [(watcher, str(member.key)) for member in moving for watcher in watchers[member.number]]
+        missing = told
+        while missing := [(watcher, name) for watcher, name in missing if unaware(watcher, name)]:
+            await asyncio.sleep(0.05)
+    return sorted(back), max(watcher.heard[name][1] for watcher, name in told) - began
+
+
+async def mediators(directory: Path, server: Postgres, bus: str, count: int, parts: list[str]) -> None:
+    """Measure and print what needs processes and members."""
+    members = make_members(count)
+    one = await alone(directory, members) if "logins" in parts else None
+    for member in members:
+        member.view = ""
+    two = start_two(directory, server, bus, members)
     halves = [members[n::2] for n in range(2)]
-    await asyncio.gather(
-        *(log_in(half, IdentityKey.parse(one.pin), one.host) for half, one in zip(halves, two, strict=True))
+    elsewhere = {
+        number: [one for one in others if one.number % 2] for number, others in peers_of(members).items()
+    }
+    try:
+        both = await logged_in(two, halves)
+        if one is not None:
+            print(
+                f"{count} logins a second of processor time: one with SQLite {one.per_s:.0f} ({one.wall_s:.1f} s in "
+                f"all), two on PostgreSQL {both.per_s:.0f} ({both.wall_s:.1f} s in all), ratio "
+                f"{both.per_s / one.per_s:.2f}\n"
+                f"memory a member: one {one.memory_kb:.1f} KB, two {both.memory_kb:.1f} KB, ratio "
+                f"{both.memory_kb / one.memory_kb:.2f}",
+                flush=True,
+            )
+        if "presence" in parts:
+            delays = await presence(two[0], halves[0], elsewhere)
+            cuts = statistics.quantiles(delays, n=100)
+            print(
+                f"presence across mediators with {count} members: 50 % of {len(delays)} notices within "
+                f"{cuts[49] * 1e3:.0f} ms, 99 % within {cuts[98] * 1e3:.0f} ms, the last {max(delays) * 1e3:.0f} ms",
+                flush=True,
+            )
+        if "failover" in parts:
+            moving = halves[0][:MOVING]
+            close(halves[0][MOVING:])
+            await asyncio.sleep(SETTLE_S)
+            before = two[1].cpu_s()
+            back, knew = await failover(two[0], two[1], moving, elsewhere)
+            print(
+                f"{len(moving)} members of a killed mediator: half logged in at the other after "
+                f"{back[len(back) // 2]:.1f} s, all after {back[-1]:.1f} s, and everybody knows after {knew:.1f} s; "
+                f"{two[1].cpu_s() - before:.1f} s of its processor time",
+                flush=True,
+            )
+    finally:
+        close(members)
+        for mediator in two:
+            mediator.stop()
+
+
+def relays(rounds: int) -> None:
+    """Measure and print the choice of relays."""
+    chance, found = random.Random(1), list[tuple[bool, bool]]()
+    for seed in range(rounds):
+        found.append(choice_in_a_random_placement(seed, chance))
+    right, best = (sum(column) / rounds for column in zip(*found, strict=True))
+    print(
+        f"relays: of {rounds} simulated pairs {right * 100:.1f} % on the best of four relays or one that is hardly "
+        f"farther, {best * 100:.1f} % on the very best"
     )
-    both = count / (sum(mediator.cpu_s() for mediator in two) - before)
-    close(members)
-    for mediator in two:
-        mediator.stop()
-    return one, both
 
 
 @contextmanager
@@ -169,32 +413,43 @@ def postgres(directory: Path) -> Iterator[Postgres]:
         server.stop()
 
 
+@contextmanager
+def bus_of(directory: Path, server: Postgres) -> Iterator[str]:
+    """The address of a bus: NATS, or PostgreSQL where there is no NATS."""
+    if shutil.which("nats-server") is None:
+        print("no nats-server here: the bus is PostgreSQL's")
+        yield server.database()
+        return
+    with nats(directory / "nats.log") as made:
+        yield f"nats://127.0.0.1:{made.port}"
+
+
 def main() -> int:
     """Measure and print ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--members", type=int, default=1000, help="members that log in (default 1000)")
-    count: int = parser.parse_args().members
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--members", type=int, default=5000, help="members that log in (default 5000)")
+    parser.add_argument("--placements", type=int, default=1000, help="simulated pairs (default 1000)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    arguments = parser.parse_args()
+    parts: list[str] = arguments.only
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores", flush=True)
     if (reason := why_not()) is not None:
-        print(f"nothing measured: {reason}")
-        return 0
-    with tempfile.TemporaryDirectory(prefix="netctl-bench-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        sqlite = asyncio.run(measure(StoreThread(Store(Path(name, "mediator.db")))))
-        with postgres(Path(name, "pg")) as server:
-            there = asyncio.run(measure(PostgresStore(server.place())))
-            place = server.place()
-            two = asyncio.run(measure_two([PostgresStore(place, shared=True) for _ in range(2)]))
-            one_s, both_s = asyncio.run(logins(Path(name), server, count))
-    for what, per_second in sqlite.items():
-        other, shared = there[what], two[what]
-        print(
-            f"{what:24} SQLite {per_second:8.0f}/s  PostgreSQL {other:8.0f}/s  ratio {other / per_second:.2f}  "
-            f"two on PostgreSQL {shared:8.0f}/s  ratio {shared / other:.2f}"
-        )
-    print(
-        f"{count} logins a second of processor time: one with SQLite {one_s:.0f}, two on PostgreSQL {both_s:.0f}, "
-        f"ratio {both_s / one_s:.2f}"
-    )
+        print(f"nothing measured with PostgreSQL: {reason}")
+        parts = [part for part in parts if part == "relays"]
+    if set(parts) - {"relays"}:
+        with tempfile.TemporaryDirectory(prefix="netctl-bench-", dir="/var/tmp") as name:
+            directory = Path(name)
+            directory.chmod(0o755)
+            with postgres(directory / "pg") as server, bus_of(directory, server) as bus:
+                if "stores" in parts:
+                    stores(directory, server)
+                if set(parts) & {"logins", "presence", "failover"}:
+                    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                        runner.run(mediators(directory, server, bus, arguments.members, parts))
+    if "relays" in parts:
+        relays(arguments.placements)
     return 0
 
 

@@ -210,17 +210,21 @@ def context() -> ssl.SSLContext:
     return made
 
 
+def source_of(member: Member) -> str:
+    """The address that a member connects from; 20 members have neighbouring ones."""
+    return f"127.{1 + member.number // 5000}.{member.number // 20 % 250}.{1 + member.number % 20}"
+
+
 async def log_in(members: list[Member], pin: IdentityKey, host: str = HOST) -> None:
     """Log in all members, a few at a time. Retries refused logins, as a member does."""
     tls, slots = context(), asyncio.Semaphore(AT_ONCE)
 
     async def one(member: Member) -> None:
-        source = f"127.{1 + member.number // 5000}.{member.number // 20 % 250}.{1 + member.number % 20}"
         for _ in range(50):
             try:
                 async with slots:
                     _, protocol = await asyncio.get_running_loop().create_connection(
-                        lambda: Client(member, pin), host, PORT, ssl=tls, local_addr=(source, 0)
+                        lambda: Client(member, pin), host, PORT, ssl=tls, local_addr=(source_of(member), 0)
                     )
                     await asyncio.wait_for(protocol.ready, 30)
                 member.protocol = protocol
