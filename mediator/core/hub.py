@@ -630,7 +630,9 @@ class Hub:
         run = self._peers.here.get(peer)
         if run is None:
             return []
-        told = w.Introduction(str(key), message.round, message.candidates, message.nat, message.relays)
+        # The relay without a name is the one beside this mediator: the peer would take it for the one beside its own.
+        relays = [one for one in message.relays if one.relay]
+        told = w.Introduction(str(key), message.round, message.candidates, message.nat, relays)
         carried = self._peers.carry(run, key, peer, w.encode(told))
         both = bool(carried) and self._introducer.across(key, peer, message.round)
         return [*carried, *(self._punch_across(key, mine, peer, run) if both else [])]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from netctl.agent.mediators.controlclient import CONNECT_TIMEOUT_S
 from netctl.agent.mediators.proxy import connect
+from netctl.session.mediatorchoice import LIMIT_S
 from tests.support.connectproxy import ConnectProxy
 
 NAMELESS = "mediator.example.net"
@@ -29,7 +29,7 @@ def test_a_silent_resolver_keeps_nobody_from_the_proxy(monkeypatch: pytest.Monke
         port = await proxy.start("127.0.0.1", 0)
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(LIMIT_S):
                 connected = await connect(NAMELESS, 8443)
             connected.socket.close()
             assert connected.reached == ()

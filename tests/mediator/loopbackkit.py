@@ -140,6 +140,11 @@ class Member:
             wire.finish(RemoteError("the test is over", "test"))
         await asyncio.sleep(0)
 
+    def lose(self) -> None:
+        """Its connection breaks."""
+        assert self.client._wire is not None
+        self.client._wire.finish(RemoteError("the connection to the mediator was lost", "lost"))
+
     def _hear(self, effect: Effect) -> None:
         match effect:
             case ViewChanged(view):

@@ -214,7 +214,8 @@ def test_a_pair_at_two_mediators_hears_how_far_the_relays_are() -> None:
     two.login(1, "bob")
     world.pass_time(0.5)
     relays = [w.RelayTime(12, str(identity("relay")))]
-    one.give(1, msgspec.structs.replace(candidates("bob", 3), relays=relays))
+    beside = w.RelayTime(3)  # another relay for each of the two, so it is no place to meet
+    one.give(1, msgspec.structs.replace(candidates("bob", 3), relays=[beside, *relays]))
     world.pass_time(0.5)
     (told,) = two.kinds(1, w.Introduction)
     assert isinstance(told, w.Introduction)

@@ -36,7 +36,7 @@ LOOK_S = 1.0
 T = TypeVar("T")
 
 
-class _Life:
+class Life:
     """One process: what is gone after a crash."""
 
     def __init__(self, hub: h.Hub, relay: RelayTable) -> None:
@@ -50,9 +50,16 @@ class _Life:
 class SimMediator:
     """A machine with an identity, a document file and a disk."""
 
-    def __init__(self, clock: Clock, net: Internet, identity: bytes, on_change: Callable[[], None]) -> None:
-        self.site = Site(ADDRESS, nat=False, delay_s=0.005)
-        self.address = SocketAddress(ADDRESS, 8443)
+    def __init__(
+        self,
+        clock: Clock,
+        net: Internet,
+        identity: bytes,
+        on_change: Callable[[], None],
+        host: str = ADDRESS,
+    ) -> None:
+        self.site = Site(host, nat=False, delay_s=0.005)
+        self.address = SocketAddress(host, 8443)
         self.powered = True
         self.skew_s = 0
         self.lie = ""
@@ -69,7 +76,7 @@ class SimMediator:
         self._private = Ed25519PrivateKey.from_private_bytes(identity)
         self.identity = IdentityKey(self._private.public_key().public_bytes_raw())
         self._secret = net.chance.randbytes(32)
-        self.life: _Life | None = None
+        self.life: Life | None = None
         self._timer = Timer(clock, self._due)
         net.stations.append(self)
 
@@ -77,6 +84,11 @@ class SimMediator:
     def _unix(self) -> int:
         """What this machine's wall clock shows; grants and ports go by one that nobody sets."""
         return self._clock.unix + self.skew_s
+
+    @property
+    def serves(self) -> bool:
+        """Whether a member that connects is answered."""
+        return self.life is not None
 
     # -- life and death -------------------------------------------------------------------------------------
 
@@ -101,7 +113,7 @@ class SimMediator:
             hub._view_cache._sign = other.sign
         ports = range(*self.document.mediators[0].relay_ports)
         relay = RelayTable(self._secret, self._net.chance.randbytes(32), ports)
-        self.life = life = _Life(hub, relay)
+        self.life = life = Life(hub, relay)
         hub.restore(self.store.leases(), self.store.ports, resting=self.store.resting)
         life.service.book = self.store.book()
         self._clock.say("mediator starts")
@@ -143,13 +155,13 @@ class SimMediator:
                 end.vanish()
                 self._lost(self.life, number)
 
-    def _bytes(self, life: _Life, number: int, data: bytes) -> None:
+    def _bytes(self, life: Life, number: int, data: bytes) -> None:
         if self.life is not life or number not in life.ends:
             return
         for payload in life.ends[number][1].feed(data):
             self._perform(life.hub.received(number, payload, self._clock.now, self._clock.unix))
 
-    def _lost(self, life: _Life, number: int) -> None:
+    def _lost(self, life: Life, number: int) -> None:
         if self.life is life and life.ends.pop(number, None) is not None:
             self._perform(life.hub.disconnected(number))
 
@@ -159,7 +171,7 @@ class SimMediator:
         if self.life is not None:
             self._perform(self.life.service.handle_timer(self._clock.now, self._clock.unix))
 
-    def _expire(self, life: _Life) -> None:
+    def _expire(self, life: Life) -> None:
         if self.life is life:
             life.relay.expire(self._clock.now)
             self._clock.after(EXPIRE_S, lambda: self._expire(life))
@@ -186,21 +198,30 @@ class SimMediator:
                     self._clock.say(f"mediator: {member} logs in")
                     life.ends[number][1].limit = LIMIT_AFTER_LOGIN
                 case fx.Store() as wanted:
-                    pending.extend(reversed(self._commit(life, wanted)))
+                    done = self._commit(life, wanted, pending[::-1])
+                    if done is None:
+                        break
+                    pending.extend(reversed(done))
                 case fx.Challenge(number):
                     pending.extend(reversed(self._challenge(life, number)))
                 case fx.Redeem() as request:
                     self._ask(life.service.redeem(request, self._unix), pending[::-1])
-                    return
+                    break
                 case fx.Left() as request:
                     self._ask(life.service.leave(request, self._unix), pending[::-1])
-                    return
+                    break
                 case fx.Rekey() as request:
                     self._ask(life.service.rekey(request, self._unix), pending[::-1])
-                    return
+                    break
                 case fx.Say(text):
                     self._clock.say(f"mediator says: {text}")
+                case fx.Publish() | fx.StoreMoved() | fx.LookFirst() as asked:
+                    self._across(life, asked)
         self._set_timer()
+
+    def _across(self, life: Life, asked: fx.Publish | fx.StoreMoved | fx.LookFirst) -> None:
+        """What only several mediators ask for."""
+        raise AssertionError(f"a lone mediator asks for {asked}")
 
     def _set_timer(self) -> None:
         if self.life is not None:
@@ -208,7 +229,8 @@ class SimMediator:
                 if due is not None:
                     self._timer.set(due)
 
-    def _commit(self, life: _Life, wanted: fx.Store) -> list[fx.Effect]:
+    def _commit(self, life: Life, wanted: fx.Store, behind: list[fx.Effect]) -> list[fx.Effect] | None:
+        """What to perform before the effects `behind`; None: all of them are performed later."""
         moment, self.crash_at_store = self.crash_at_store, None
         if moment != "before":
             try:
@@ -224,7 +246,7 @@ class SimMediator:
 
     # -- membership -----------------------------------------------------------------------------------------
 
-    def _challenge(self, life: _Life, number: int) -> list[fx.Effect]:
+    def _challenge(self, life: Life, number: int) -> list[fx.Effect]:
         private = X25519PrivateKey.from_private_bytes(self._net.chance.randbytes(32))
 
         def agree(key: WireGuardKey) -> bytes:
@@ -302,7 +324,7 @@ class SimMediator:
 
         step(first=True)
 
-    def _look_again(self, life: _Life | None) -> None:
+    def _look_again(self, life: Life | None) -> None:
         if life is not None and self.life is life:
             self._perform(life.service.read_again(self.store.kept(), self._clock.unix))
 

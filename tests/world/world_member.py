@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from msgspec.structs import replace as replace_struct
 from netctl.config import Loaded, Pins, load_document
 from netctl.engine import FakeEngine, apply_plan
 from netctl.model.addresses import SocketAddress
-from netctl.model.document import Document
+from netctl.model.document import Document, Mediator
 from netctl.model.foreign import Foreign
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
@@ -34,6 +34,7 @@ from netctl.node.node import Node
 from netctl.node.state import NodeState
 from netctl.paths import effects as p
 from netctl.paths.manager import PathManager
+from netctl.paths.relaymeter import RelayMeter
 from netctl.plan import diff
 from netctl.session import (
     Backoff,
@@ -41,6 +42,7 @@ from netctl.session import (
     Closed,
     Effect,
     Kept,
+    KnownStores,
     LoggedIn,
     PathMessage,
     PresenceChanged,
@@ -50,6 +52,7 @@ from netctl.session import (
     ViewChanged,
     open_view,
 )
+from netctl.session.mediatorchoice import MediatorChoice, name_of
 from netctl.session.views import pack_view
 from netctl.wire.control import Candidate, Message
 from netctl.wire.datagram import DatagramKind, classify
@@ -57,10 +60,12 @@ from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 from tests.world.world_clock import UNIX_EPOCH, Clock, Timer
 from tests.world.world_disk import SimDisk
 from tests.world.world_mediator import SimMediator
-from tests.world.world_net import CONNECT_TIMEOUT_S, End, Internet, Site, stream
+from tests.world.world_net import End, Internet, Site, stream
 from tests.world.world_wireguard import SimWireGuard
 
 PORT = 51820
+METER_PORT = 40001
+METER_FIRST_S = 0.4
 OBSERVE_S = 1.0
 SESSION_S = 180.0
 LOGIN_TIMEOUT_S = 10.0
@@ -76,12 +81,20 @@ class _Agent:
     def __init__(self, manager: PathManager, node: Node) -> None:
         self.manager, self.node = manager, node
         self.backoff = Backoff()
+        self.choice = MediatorChoice()
+        self.stores = KnownStores()
+        self.meter: RelayMeter | None = None
+        """Of the mediators; None: their round trips do not matter."""
         self.session: ClientSession | None = None
+        self.at: SimMediator | None = None
+        """The mediator of this session."""
+        self.shown = 0
+        """The newest generation that this life has taken."""
         self.end: End | None = None
         self.kept: Kept | None = None
         self.hello = ""
-        self.mediated = False
-        """Whether there is a mediator to be connected to."""
+        self.mediators: tuple[Mediator, ...] = ()
+        """Those of the document, with relays apart."""
         self.tries = 0
         """To connect, so far: the newest one counts."""
         self.live: frozenset[WireGuardKey] = frozenset()
@@ -119,11 +132,12 @@ class SimMember:
         net: Internet,
         site: Site,
         inner: str,
-        mediator: SimMediator,
+        mediators: Sequence[SimMediator],
         on_change: Callable[[], None],
     ) -> None:
         self.name, self.site, self.address, self.powered = name, site, SocketAddress(inner, PORT), True
-        self._clock, self._net, self._mediator, self._changed = clock, net, mediator, on_change
+        self._clock, self._net, self._changed = clock, net, on_change
+        self._mediators = {one.address.host: one for one in mediators}
         self._private = net.chance.randbytes(32)
         public = X25519PrivateKey.from_private_bytes(self._private).public_key().public_bytes_raw()
         self.key = WireGuardKey(public)
@@ -137,6 +151,9 @@ class SimMember:
         """So many steps from now the host crashes."""
         self.crashed: Callable[[], None] = lambda: None
         """Called when it has."""
+        self.linked: Callable[[SimMediator | None], None] = lambda at: None
+        """Called when a mediator has let this host in, and with None when it is lost."""
+        self.path_changed: Callable[[WireGuardKey, p.PathStatus], None] = lambda key, status: None
         self.tried: Loaded | None = None
         """The document of the last apply, whatever became of it."""
         self.brought: Document | None = None
@@ -151,6 +168,7 @@ class SimMember:
         self.agent: _Agent | None = None
         self._path_timer = Timer(clock, self._paths_due)
         self._session_timer = Timer(clock, self._session_due)
+        self._meter_timer = Timer(clock, self._meter_due)
         self._node_timer = Timer(clock, lambda: self._post(on.TimePassed()))
         net.stations.append(self)
 
@@ -287,23 +305,47 @@ class SimMember:
                     self._clock.say(f"{self.name}: {error}")
                 case do.UseMediators(mediators, kept):
                     agent.kept = kept
-                    self._use_mediators(agent, bool(mediators))
+                    self._use_mediators(agent, mediators)
                 case do.ConnectNow():
                     agent.backoff.reset()
+                    agent.choice.retry()
                     self._connect(agent)
                 case do.ForgetMediator():
                     agent.kept = None
-                    self._lost("the view was forgotten on demand")
+                    agent.shown = 0
+                    self._lost("the view was forgotten on demand", ours=True)
         if self.agent is agent:
             self._node_timer.set(agent.node.next_timer())
 
-    def _use_mediators(self, agent: _Agent, wanted: bool) -> None:
-        """There is one mediator in this world: either it is wanted, or none is."""
-        agent.mediated, before = wanted, agent.mediated
-        if wanted and not before:
+    def _use_mediators(self, agent: _Agent, mediators: tuple[Mediator, ...]) -> None:
+        """As a real agent: another list ends the connection."""
+        if mediators == agent.mediators:
+            return
+        agent.mediators = mediators
+        agent.choice.use(mediators)
+        named = {name_of(one): one for one in mediators if not one.relay_only}
+        agent.stores.use(named)
+        agent.meter = None
+        if agent.choice.measures:
+            agent.meter = RelayMeter(self._net.chance.randbytes)
+            places = {name: [SocketAddress(one.host, one.stun[0])] for name, one in named.items()}
+            agent.meter.use(places, self._clock.now)
+            self._meter_timer.set(agent.meter.next_timer())
+        if agent.session is not None:
+            self._lost("the document names other mediators now", ours=True)
+        elif agent.meter is not None:
+            self._clock.after(METER_FIRST_S, lambda: self._connect(agent))
+        else:
             self._connect(agent)
-        elif before and not wanted:
-            self._lost("the document names other mediators now")
+
+    def _meter_due(self) -> None:
+        agent = self.agent
+        if agent is None or agent.meter is None:
+            return
+        for sent in agent.meter.handle_timer(self._clock.now):
+            self._net.send(self, METER_PORT, sent.destination, sent.data)
+        agent.choice.measured(agent.meter.rtt_ms)
+        self._meter_timer.set(agent.meter.next_timer())
 
     def _due(self, agent: _Agent, token: int, step: do.Effect) -> None:
         """Do one step of the present job, or crash at it."""
@@ -505,7 +547,7 @@ class SimMember:
         kept = self.disk.view.read()
         if kept is None:
             return None
-        pins = document.mediators[0].identity
+        pins = [pin for mediator in document.mediators for pin in mediator.identity]
         view = open_view(pack_view(kept.view), replace_struct(kept.seal, online=""), pins, self.key)
         return Kept(view, kept.seal, kept.newest, kept.stores)
 
@@ -548,35 +590,44 @@ class SimMember:
 
     def _connect(self, agent: _Agent) -> None:
         """Begin a try; one that was under way is over."""
-        if self.agent is not agent or not agent.mediated or agent.session is not None:
+        if self.agent is not agent or not agent.mediators or agent.session is not None:
             return
         agent.tries += 1
         this = agent.tries
-        if self._net.cut(self.site, self._mediator.site):
-            self._clock.after(CONNECT_TIMEOUT_S, lambda: self._again(agent, this))
+        chosen = agent.choice.next(self._net.chance.random() if len(self._mediators) > 1 else 0.0)
+        there = self._mediators[chosen.mediator.host]
+        if self._net.cut(self.site, there.site) or not there.powered:
+            self._clock.after(chosen.limit_s, lambda: self._failed(agent, this))
             return
-        way = self._net.delay(self.site, self._mediator.site)
-        self._clock.after(2 * way, lambda: self._arrived(agent, this))
+        way = self._net.delay(self.site, there.site)
+        self._clock.after(2 * way, lambda: self._arrived(agent, this, chosen.mediator, there))
 
-    def _arrived(self, agent: _Agent, this: int) -> None:
-        if self.agent is not agent or not agent.mediated or agent.tries != this:
-            return
-        if self._mediator.life is None:
+    def _failed(self, agent: _Agent, this: int) -> None:
+        if self.agent is agent and agent.tries == this:
+            agent.choice.over(lost=True)
             self._again(agent, this)
+
+    def _arrived(self, agent: _Agent, this: int, entry: Mediator, there: SimMediator) -> None:
+        if self.agent is not agent or entry not in agent.mediators or agent.tries != this:
             return
-        agent.end, theirs = stream(self._net, self.site, self._mediator.site)
+        if not there.serves:
+            self._failed(agent, this)
+            return
+        agent.at = there
+        agent.end, theirs = stream(self._net, self.site, there.site)
         end, decoder = agent.end, FrameDecoder(LIMIT_AFTER_LOGIN)
         session = agent.session = ClientSession(
             identity=self.identity,
             key=self.key,
             sign=self._login.sign,
-            pin=self._mediator.identity,
-            pins=(self._mediator.identity,),
-            mediator=(self._mediator.address,),
+            pin=there.identity,
+            pins=entry.identity,
+            mediator=(there.address,),
             nonce=self._net.chance.randbytes(32),
             now=self._clock.now,
             kept=agent.kept,
             previous=agent.hello,
+            check_store=partial(agent.stores.check, name_of(entry)),
             interest=agent.manager.open_peers,
         )
 
@@ -591,11 +642,15 @@ class SimMember:
 
         end.on_bytes = came
         end.on_lost = lambda: self._lost("lost") if agent.session is session else None
-        self._mediator.accept(theirs, SocketAddress(self.site.public, 40000))
+        there.accept(theirs, SocketAddress(self.site.public, 40000))
         self._clock.after(LOGIN_TIMEOUT_S, slow)
 
     def _again(self, agent: _Agent, this: int) -> None:
-        delay = agent.backoff.next_delay(self._net.chance.random())
+        if agent.choice.others_left:
+            delay = 0.0
+        else:
+            several = len(self._mediators) > 1
+            delay = agent.backoff.next_delay(self._net.chance.random(), elsewhere=several)
         self._clock.after(delay, lambda: self._connect(agent) if agent.tries == this else None)
 
     def forget_connection(self) -> None:
@@ -604,14 +659,17 @@ class SimMember:
             self.agent.end.vanish()
             self._lost("vanished")
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, *, ours: bool = False) -> None:
+        """`ours`: this host ends the connection, and its mediator may work."""
         agent = self.agent
         if agent is None or agent.session is None:
             return
         self._clock.say(f"{self.name}: no mediator ({why})")
         if agent.end is not None:
             agent.end.close()
-        agent.session = agent.end = None
+        self.linked(None)
+        agent.session = agent.end = agent.at = None
+        agent.choice.over(lost=not ours)
         self._paths(agent.manager.control_down(self._clock.now))
         self._post(on.LinkChanged(LinkState("unreachable", self._clock.now, why)))
         self._again(agent, agent.tries)
@@ -636,17 +694,22 @@ class SimMember:
                         agent.end.write(encode_frame(payload))
                 case LoggedIn(_, servers, hello):
                     agent.hello = hello
-                    agent.backoff.reset()
                     self._post(on.LinkChanged(LinkState("connected", now)))
                     self._paths(agent.manager.set_stun(list(servers), now))
                     self._paths(agent.manager.control_up(now))
                 case ViewChanged(view, kept):
+                    agent.backoff.reset()
+                    agent.backoff.spread(len(view.members))
+                    agent.choice.works()
+                    self._shown(agent, view.generation)
                     agent.kept = kept
+                    self.linked(agent.at)
                     self._post(on.ViewReceived(view, kept))
                 case PresenceChanged(key, online):
                     self._presence({key: online})
                 case PresenceKnown(told, later):
                     if later is not None:
+                        self._shown(agent, later.view.generation)
                         agent.kept = later
                         self._post(on.ViewConfirmed(later))
                     self._presence(told)
@@ -656,6 +719,11 @@ class SimMember:
                     self._lost(f"{error.code}: {error}")
         if agent is not None and agent.session is not None:
             self._session_timer.set(agent.session.next_timer())
+
+    def _shown(self, agent: _Agent, generation: int) -> None:
+        """Generations never go back, whoever signs."""
+        assert generation >= agent.shown, f"{self.name} was shown {generation} after {agent.shown}"
+        agent.shown = generation
 
     def _presence(self, online: Mapping[WireGuardKey, bool | None]) -> None:
         agent = self.agent
@@ -669,7 +737,12 @@ class SimMember:
         self._net.send(self, PORT, destination, data)
 
     def datagram(self, data: bytes, source: SocketAddress, port: int) -> None:
-        """Something came to the WireGuard port."""
+        """Something came to the WireGuard port, or to that of the meter."""
+        if port == METER_PORT:
+            if self.agent is not None and self.agent.meter is not None:
+                self.agent.meter.handle_answer(data, source, self._clock.now)
+                self.agent.choice.measured(self.agent.meter.rtt_ms)
+            return
         if port != PORT or self.engine.state.wireguard is None:
             return
         if classify(data) is DatagramKind.WIREGUARD:
@@ -698,6 +771,7 @@ class SimMember:
                     self.engine.steer({key: endpoint})
                 case p.PathChanged(key, status):
                     self._clock.say(f"{self.name} → {key.short}: {status.kind} {status.endpoint}")
+                    self.path_changed(key, status)
         agent = self.agent
         if agent is None:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from ipaddress import IPv4Address, ip_address
 from typing import Any
@@ -15,7 +16,7 @@ from netctl.model.hoststate import HostState
 from netctl.node.commit import Terms
 from netctl.plan import describe, diff
 from tests.world.world_clock import Clock, telling
-from tests.world.world_mediator import ADDRESS, SimMediator
+from tests.world.world_mediator import SimMediator
 from tests.world.world_member import SimMember
 from tests.world.world_net import Internet, Site
 
@@ -42,9 +43,11 @@ class World:
         self.chance = random.Random(seed)
         self.clock = Clock()
         self.net = Internet(self.clock, self.chance)
-        self.mediator = SimMediator(self.clock, self.net, self.chance.randbytes(32), self._changed)
+        self.mediators = self._make_mediators()
+        self.mediator = self.mediators[0]
         if seed % LARGE_EVERY == 0:
-            self.mediator.interest_above = 2
+            for mediator in self.mediators:
+                mediator.interest_above = 2
         self.sites: list[Site] = []
         self.members: list[SimMember] = []
         self._dirty = True
@@ -58,6 +61,16 @@ class World:
         self.first: list[str] = ["*"] if self.chance.random() < 0.6 else names[:-1]
         self.loaded = self.write()
         self.documents = [self.loaded.document]
+
+    def _make_mediators(self) -> Sequence[SimMediator]:
+        return [SimMediator(self.clock, self.net, self.chance.randbytes(32), self._changed)]
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """The mediators, as the document has them."""
+        return [
+            {"url": f"netctl://{mediator.address}", "identity": [str(mediator.identity)]}
+            for mediator in self.mediators
+        ]
 
     @property
     def document(self) -> Document:
@@ -74,7 +87,7 @@ class World:
             self.sites.append(Site(f"203.0.113.{number + 1}", nat, self.chance.uniform(0.001, 0.06)))
         site = self.sites[-1]
         inner = f"192.168.{len(self.sites)}.{number + 10}" if site.nat else site.public
-        member = SimMember(f"host{number}", self.clock, self.net, site, inner, self.mediator, self._changed)
+        member = SimMember(f"host{number}", self.clock, self.net, site, inner, self.mediators, self._changed)
         self.members.append(member)
 
     # -- documents --------------------------------------------------------------------------------------------
@@ -102,7 +115,7 @@ class World:
         text = {
             "apiVersion": "netctl/v1",
             "id": "wrld-0001",
-            "mediators": [{"url": f"netctl://{ADDRESS}:8443", "identity": [str(self.mediator.identity)]}],
+            "mediators": self._entries(),
             "members": members,
             "networks": networks,
         }

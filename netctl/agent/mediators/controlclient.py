@@ -15,6 +15,7 @@ from functools import partial
 from typing import cast
 
 from netctl.agent.log import warn
+from netctl.agent.mediators.mediatormeter import MediatorMeter
 from netctl.agent.mediators.pinned import certificate_key, client_context
 from netctl.agent.mediators.proxy import Connected, connect
 from netctl.agent.storage.keyfiles import Keys
@@ -39,14 +40,13 @@ from netctl.session import (
     State,
     ViewChanged,
 )
+from netctl.session.mediatorchoice import LIMIT_S, MediatorChoice, Try, name_of
 from netctl.system.guard import Guard
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 ALPN = "netctl/1"
 CHANGED = "the document names other mediators now"
-CONNECT_TIMEOUT_S = 10.0
-"""For DNS, TCP and TLS together; a slow satellite link needs 4 s."""
 DRILL = "a drill: this host acts as if it had no mediator"
 FORGOTTEN = "the view was forgotten on demand"
 MAX_HOLD_S = 600.0
@@ -63,6 +63,8 @@ LOOK_S = 0.5
 """Longest wait of a person for the presence of all members; a mediator on another continent answers within 0.3 s."""
 LOGIN_TIMEOUT_S = 10.0
 """The mediator's limit is the same."""
+NOT_LOST = frozenset({UNPROVEN, "changed", "drill", "slept"})
+"""Codes of connections that this host has ended for a reason of its own: their mediator may work."""
 
 
 def _system_words(error: OSError) -> str:
@@ -70,10 +72,6 @@ def _system_words(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:  # the resolver's own numbers are negative
         return os.strerror(error.errno)
     return str(error.strerror or error)
-
-
-def _name(mediator: Mediator) -> str:
-    return f"{mediator.host}:{mediator.port}"
 
 
 def _without_scope(address: SocketAddress) -> SocketAddress:
@@ -92,14 +90,16 @@ async def dial(
     *,
     connected: Callable[[Connected], None] | None = None,
     avoid: Address | None = None,
+    limit_s: float = LIMIT_S,
 ) -> None:
     """Connect with TLS 1.3, through a proxy if the environment names one. The protocol compares the pin.
 
-    `connected` is called before TLS begins; `avoid`: see `connect`. Raises RemoteError.
+    `connected` is called before TLS begins; `avoid`: see `connect`; `limit_s`: for DNS, TCP and TLS together.
+    Raises RemoteError.
     """
     where = f"{host}:{port}"
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             tcp = await connect(host, port, avoid=avoid)
             tcp.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
             if connected is not None:
@@ -167,7 +167,7 @@ class _Wire(asyncio.Protocol):
             now=time.monotonic(),
             kept=self.kept,
             previous=self._client.hello,
-            check_store=partial(self._client.stores.check, _name(self._mediator)),
+            check_store=partial(self._client.stores.check, name_of(self._mediator)),
             interest=self._client.interest,
         )
 
@@ -241,7 +241,11 @@ class ControlClient:
         self._told.set()
         self._on_effect = on_effect
         self._on_state = on_state
+        self._named: tuple[Mediator, ...] = ()
+        """All of the document, with its relays apart."""
         self._mediators: tuple[Mediator, ...] = ()
+        self._choice = MediatorChoice()
+        self._meter = MediatorMeter(self._choice.measured, self.guard)
         self._changed = asyncio.Event()
         self._wire: _Wire | None = None
         self._backoff = Backoff()
@@ -249,12 +253,17 @@ class ControlClient:
         """An address that accepted TCP but did not answer in TLS the last time: large packets do not pass there."""
 
     def set_mediators(self, mediators: tuple[Mediator, ...]) -> None:
-        """Set the mediators to connect to; a change ends the present connection."""
+        """Set the document's mediators; a change of those to connect to ends the present connection."""
+        if mediators == self._named:
+            return
+        self._named = mediators
         wanted = tuple(mediator for mediator in mediators if not mediator.relay_only)
+        self._choice.use(mediators)
+        self._meter.use(wanted if self._choice.measures else ())
         if wanted == self._mediators:
             return
         self._mediators = wanted
-        self.stores.use({_name(mediator) for mediator in wanted})
+        self.stores.use({name_of(mediator) for mediator in wanted})
         self.refused = None
         self._backoff.reset()
         self._changed.set()
@@ -278,10 +287,12 @@ class ControlClient:
     def poke(self) -> None:
         """Retry now, as the network or the user's wish has changed."""
         self._backoff.reset()
+        self._choice.retry()
         self._changed.set()
 
     def prove(self) -> None:
         """After a change of the host's addresses or routes: check that the connection works, or make a new one."""
+        self._meter.network_changed()
         wire = self._wire
         if wire is not None and wire.session is not None:
             wire.perform(wire.session.prove(time.monotonic()))
@@ -345,6 +356,7 @@ class ControlClient:
         ):  # only after a valid view: a mediator that lies after login is not asked all the time
             self._backoff.reset()
             self._backoff.spread(len(effect.view.members))
+            self._choice.works()
             self.refused = None
         self._on_effect(effect)
 
@@ -354,7 +366,12 @@ class ControlClient:
 
     async def run(self) -> None:
         """Connect and reconnect until cancelled."""
-        turn = 0
+        try:
+            await self._run()
+        finally:
+            self._meter.close()
+
+    async def _run(self) -> None:
         while True:
             self._changed.clear()
             if not self._mediators:
@@ -368,33 +385,45 @@ class ControlClient:
                     await asyncio.wait_for(self._changed.wait(), held)
                 self._backoff.reset()
                 continue
-            mediator = self._mediators[turn % len(self._mediators)]
-            ports = (mediator.port, *(port for port in mediator.tls if port != mediator.port))
-            port = ports[turn // len(self._mediators) % len(ports)]
-            turn += 1
             if self.state.state in ("none", "connected"):
                 self._set_state(LinkState("connecting", time.monotonic(), self.state.error, waits=self.waits))
-            error = await self._connect(mediator, port)
+            await self._meter.first()
+            if not self._mediators:
+                continue
+            chosen = self._choice.next(random.random())
+            error = await self._connect(chosen)
+            self._choice.over(lost=error.code not in NOT_LOST)
             if error.code == UNPROVEN:
                 self._backoff.spread(0)
-            refused = error.code.startswith(("login.", "view."))
             if error.code.startswith("view."):
                 self.refused = str(error)
             since = self.state.since if self.state.state == "unreachable" else time.monotonic()
-            delay = self._backoff.next_delay(random.random(), elsewhere=len(self._mediators) > 1)
             if error.code == DUPLICATE:
                 self.waits = True
                 delay = DUPLICATE_RETRY_S * (1 + random.random()) / 2
+            elif self._choice.others_left:
+                delay = 0.0
+            else:
+                delay = self._backoff.next_delay(random.random(), elsewhere=len(self._mediators) > 1)
+            refused = error.code.startswith(("login.", "view.")) and not self._choice.others_left
             final = refused or error.code == DUPLICATE
             self._set_state(LinkState("unreachable", since, str(error), final=final, waits=self.waits))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), delay)
 
-    async def _connect(self, mediator: Mediator, port: int) -> RemoteError:
+    async def _connect(self, chosen: Try) -> RemoteError:
         """Run one connection; returns why it ended."""
+        mediator = chosen.mediator
         wire = _Wire(self, mediator)
         try:
-            await dial(wire, mediator.host, port, connected=wire.over, avoid=self._avoid)
+            await dial(
+                wire,
+                mediator.host,
+                chosen.port,
+                connected=wire.over,
+                avoid=self._avoid,
+                limit_s=chosen.limit_s,
+            )
         except RemoteError as error:
             self._avoid = wire.reached[0].address if error.code == "timeout" and wire.reached else None
             return error

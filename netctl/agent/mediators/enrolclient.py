@@ -16,6 +16,7 @@ from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.printable import printable
 from netctl.session.enrol import make_enrol, make_rotate
+from netctl.session.mediatorchoice import MediatorChoice
 from netctl.wire import control as w
 from netctl.wire.frame import FrameDecoder, encode_frame
 from netctl.wire.invite import Invite
@@ -91,20 +92,22 @@ class _Exchange(asyncio.Protocol):
 async def _ask(mediators: Sequence[Mediator], make: Make) -> w.Message:
     """The first answer that a mediator gives. Raises RemoteError."""
     last = RemoteError("there is no mediator to ask", "unreachable")
-    for mediator in mediators:
-        for port in dict.fromkeys((mediator.port, *mediator.tls)):
-            exchange = _Exchange(mediator, make)
-            try:
-                await dial(exchange, mediator.host, port)
-            except RemoteError as error:
-                last = error
-                continue
-            try:
-                return await asyncio.wait_for(exchange.answer, ANSWER_TIMEOUT_S)
-            except TimeoutError:
-                last = RemoteError(f"{mediator.host}:{port} does not answer", "timeout")
-            finally:
-                exchange.close()
+    choice = MediatorChoice()
+    choice.use(mediators)
+    for chosen in choice.all_ports():
+        exchange = _Exchange(chosen.mediator, make)
+        where = f"{chosen.mediator.host}:{chosen.port}"
+        try:
+            await dial(exchange, chosen.mediator.host, chosen.port, limit_s=chosen.limit_s)
+        except RemoteError as error:
+            last = error
+            continue
+        try:
+            return await asyncio.wait_for(exchange.answer, ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            last = RemoteError(f"{where} does not answer", "timeout")
+        finally:
+            exchange.close()
     raise last
 
 

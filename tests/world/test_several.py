@@ -1,0 +1,218 @@
+"""Real agents at several mediators of one store, whatever befalls mediators, store, bus and wires.
+
+`NETCTL_WORLD_SEED=17 make test-world` runs one seed and prints the end of its story.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.world.world_several import MOVED_S, Several, Told, calm, failures, steady, tell
+
+SEEDS = int(os.environ.get("NETCTL_WORLD_CLUSTER_SEEDS", "100"))
+"""A quarter of a second of one core each."""
+BATCH = 50
+STEADY = max(20, SEEDS // 4)
+ENOUGH = 100
+ONE = os.environ.get("NETCTL_WORLD_SEED")
+all_seeds = pytest.mark.skipif(ONE is not None, reason="one seed is asked for")
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[dict[int, Future[Told]]]:
+    """The stories of all seeds, told by as many processes as there are cores; by the first seed of a batch."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=os.nice, initargs=(10,)) as pool:
+        batches = {first: list(range(first, min(first + BATCH, SEEDS))) for first in range(0, SEEDS, BATCH)}
+        yield {first: pool.submit(failures, seeds) for first, seeds in batches.items()}
+        pool.shutdown(cancel_futures=True)
+
+
+@all_seeds
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_whatever_happens_members_move_in_time_and_all_is_one_in_the_end(
+    first: int, told: dict[int, Future[Told]]
+) -> None:
+    wrong = told[first].result().wrong
+    assert not wrong, f"{len(wrong)} of {BATCH} seeds fail; the first:\n{wrong[0]}"
+
+
+@pytest.mark.skipif(ONE is not None or SEEDS < ENOUGH, reason="too few stories for what is rare")
+def test_what_the_stories_are_meant_to_be_about_happens_in_them(told: dict[int, Future[Told]]) -> None:
+    happened, slowest_s = Counter[str](), 0.0
+    for future in told.values():
+        happened += future.result().happened
+        slowest_s = max(slowest_s, future.result().slowest_s)
+    print(dict(happened), f"the slowest move took {slowest_s:.2f} s")
+    for what, share in {
+        "moved": 0.5,
+        "apart": 0.2,
+        "behind": 0.02,
+        "outdated": 0.1,
+        "unanswered": 0.1,
+    }.items():
+        assert happened[what] >= share * SEEDS, happened
+
+
+@all_seeds
+@pytest.mark.parametrize("first", range(0, STEADY, 20))
+def test_established_tunnels_do_not_notice_mediators_store_and_bus(first: int) -> None:
+    watched = 0
+    for seed in range(first, min(first + 20, STEADY)):
+        watched += steady(seed).watched
+    assert watched >= 20
+
+
+@pytest.mark.skipif(ONE is None, reason="no one seed is asked for")
+def test_one_seed() -> None:
+    print("\n".join(tell(int(ONE or 0)).clock.trace))
+
+
+CALM_SEEDS = 24
+
+
+def settled(seed: int) -> Several:
+    world = calm(seed)
+    assert len(world.at()) == len(world.members) - len(world.absent)
+    return world
+
+
+@all_seeds
+def test_members_spread_where_a_relay_apart_joins_them_and_keep_one_order_where_none_does() -> None:
+    apart, alone = 0, 0
+    for seed in range(CALM_SEEDS):
+        world = Several(seed)
+        for mediator in world.mediators:
+            mediator.save(world.loaded)
+            mediator.start()
+        world.run(1.0)
+        for member in world.members:
+            member.disk.accepted.content = world.loaded if member.name not in world.absent else None
+            world.clock.after(world.chance.uniform(0, 1), member.start)
+        world.run(5.0)
+        there = set(world.at().values())
+        if world.fixed_order:
+            alone += 1
+            assert there == {world.mediators[0].name}, seed
+        else:
+            apart += len(there) > 1
+    assert alone == CALM_SEEDS // 3
+    assert apart >= (CALM_SEEDS - alone) // 2
+
+
+@all_seeds
+@pytest.mark.parametrize("seed", [1, 2, 4, 5])
+def test_nobody_goes_to_a_mediator_far_away_while_a_near_one_works(seed: int) -> None:
+    world = Several(seed)
+    far = world.mediators[0]
+    far.site.delay_s = 0.3
+    for mediator in world.mediators:
+        mediator.save(world.loaded)
+        mediator.start()
+    world.run(1.0)
+    for member in world.members:
+        member.disk.accepted.content = world.loaded if member.name not in world.absent else None
+        member.start()
+    world.run(5.0)
+    assert world.at()
+    assert far.name not in world.at().values()
+    for mediator in world.mediators[1:]:
+        mediator.crash()
+    world.run(5.0)
+    assert set(world.at().values()) == {far.name}, "it is better than none"
+
+
+@all_seeds
+def test_everybody_moves_within_two_seconds_and_nobody_moves_back_without_a_reason() -> None:
+    slowest_s = 0.0
+    for seed in range(CALM_SEEDS):
+        world = settled(seed)
+        at = world.at()
+        dead = next(one for one in world.mediators if one.name == next(iter(at.values())))
+        before = world.slowest_s
+        dead.crash()
+        world.run(MOVED_S + 0.2)
+        moved = world.at()
+        assert moved.keys() == at.keys(), f"seed {seed}: somebody has no mediator"
+        assert dead.name not in moved.values()
+        assert all(moved[name] == there for name, there in at.items() if there != dead.name), (
+            "nobody else moved"
+        )
+        slowest_s = max(slowest_s, world.slowest_s, before)
+        dead.start()
+        world.run(20.0)
+        assert world.at() == moved, f"seed {seed}: somebody went back for no reason"
+    print(f"the slowest move took {slowest_s:.2f} s")
+
+
+@all_seeds
+@pytest.mark.parametrize("seed", range(1, 40, 5))
+def test_a_mediator_that_is_cut_off_lets_nobody_new_in_and_catches_up_without_a_restart(seed: int) -> None:
+    world = settled(seed)
+    alone, other = world.mediators[:2]
+    new = world.members[-1]
+    world.absent ^= {new.name}
+    if new.name in world.absent:  # it was a member: it is shut out first
+        _publish(world, other)
+        world.run(6.0)
+        world.absent ^= {new.name}
+    alone.partition()
+    _publish(world, other)
+    life, number = alone.life, other.life.service.number if other.life is not None else 0
+    world.run(6.0)
+    assert life is not None
+    assert other.life is not None
+    assert other.life.service.number > number
+    assert new.key in other.life.hub._membership.by_key
+    assert new.key not in life.hub._membership.by_key
+    assert new.key not in life.hub._online
+    alone.rejoin()
+    world.run(3.0)
+    assert alone.life is life, "it has not been restarted"
+    assert life.service.number == other.life.service.number
+    assert new.key in life.hub._membership.by_key
+    world.heal()
+    world.settle()
+
+
+def _publish(world: Several, mediator: object) -> None:
+    """Bring the document as things are meant to be now into force, by this mediator."""
+    world.loaded = world.write()
+    world.documents.append(world.loaded.document)
+    for one in world.mediators:
+        if one is mediator:
+            one.save(world.loaded)
+
+
+@all_seeds
+def test_a_seed_is_the_whole_truth_even_for_another_process() -> None:
+    code = (
+        "import hashlib, tests.world.world_several as s\nw = s.tell(5)\n"
+        "print(w.clock.steps, hashlib.sha256('\\n'.join(w.clock.trace).encode()).hexdigest())"
+    )
+    printed = set()
+    for salt in ("1", "2"):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": salt},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.add(run.stdout)
+    world = tell(5)
+    printed.add(
+        f"{world.clock.steps} {hashlib.sha256(chr(10).join(world.clock.trace).encode()).hexdigest()}\n"
+    )
+    assert len(printed) == 1, printed

@@ -1,0 +1,502 @@
+"""Hosts with real agents, at several mediators of one store: a world from a seed, what befalls it, and what must hold.
+
+Members choose among two or three mediators as real agents do. Mediators are killed, end, lose their power, are cut off
+from store and bus, and heal; the store's primary is killed, and answers to commits are lost; the bus loses, doubles and
+reorders, and is away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from mediator.core.peers import ASK_AGAIN_S, HELD_S, SILENT_S
+from netctl.config import Loaded
+from netctl.model.keys import WireGuardKey
+from netctl.paths.effects import PathStatus
+from tests.world.world_clock import telling
+from tests.world.world_mediator import SimMediator
+from tests.world.world_member import SimMember
+from tests.world.world_net import JITTER_S
+from tests.world.world_shared import Backend, SharedMediator, SimBus
+from tests.world.world_story import World
+
+MOVED_S = 2.0
+"""A member is let in by another mediator within this after it has lost its own."""
+NEAR_S = 0.06
+"""From a member to a mediator on its continent. One that is farther away takes longer."""
+WAYS = 5
+"""From one end to the other until a member is let in: TCP there and back, hello, login, welcome."""
+FLOWS_S = 13.0
+"""Longest silence of a tunnel that carries keepalives every ten seconds, looked at once a second."""
+DIRECT = ("direct", "lan")
+RELAY_HOST = "198.51.100.9"
+RELAY_IDENTITY = "ed25519:Bu5gPDs1yKp6lD1KQgqmSDWzxs+GRUC3BSGtxDjj5SE="
+
+
+class Several(World):
+    """Two or three mediators, one store, one bus."""
+
+    mediators: Sequence[SharedMediator]
+
+    def __init__(self, seed: int) -> None:
+        self.tally = Counter[str]()
+        self._disturbed = 0.0
+        """When a mediator, the store, the bus or a wire last changed."""
+        self.fixed_order = seed % 3 == 0
+        """The document has no relay apart: members keep one order of mediators."""
+        super().__init__(seed)
+        for member in self.members:
+            member.linked = partial(self._linked, member)
+            member.path_changed = partial(self._path_changed, member)
+        self._lost_at: dict[SimMember, float] = {}
+        self._saver: SharedMediator | None = None
+        """The machine on which the next document is saved; None: any."""
+        self.slowest_s = 0.0
+        self._steady: dict[tuple[SimMember, WireGuardKey], PathStatus] = {}
+        """The tunnels that must notice nothing."""
+        self._edits = True
+
+    def _make_mediators(self) -> Sequence[SharedMediator]:
+        self.backend = Backend()
+        self.bus = SimBus(self.clock, self.chance)
+        secret = self.chance.randbytes(32)
+        one = self.chance.randbytes(32) if self.chance.random() < 0.3 else None
+        made = []
+        for number in range(1, self.chance.randint(2, 3) + 1):
+            identity = one if one is not None else self.chance.randbytes(32)
+            mediator = SharedMediator(
+                self.clock,
+                self.net,
+                identity,
+                self._changed,
+                number=number,
+                backend=self.backend,
+                bus=self.bus,
+                secret=secret,
+            )
+            mediator.site.delay_s = self.chance.uniform(0.001, 0.02)
+            mediator.died = self._disturb
+            made.append(mediator)
+        return made
+
+    def _entries(self) -> list[dict[str, Any]]:
+        entries = super()._entries()
+        if not self.fixed_order:  # it is down all the time; that there is one lets members spread
+            relay = {"url": f"netctl://{RELAY_HOST}:8443", "identity": [RELAY_IDENTITY], "role": "relay"}
+            entries.append(relay)
+        return entries
+
+    # -- documents --------------------------------------------------------------------------------------------
+
+    def _publish(self, loaded: Loaded) -> None:
+        """Saved on one mediator's machine, and brought to the hosts."""
+        if loaded is self.loaded:
+            self._disturb()
+            on, self._saver = self._saver or self.chance.choice(self.mediators), None
+            on.save(loaded)
+        for member in self.members:
+            self.clock.after(self.chance.uniform(0, 10), partial(self._applied, member, loaded))
+
+    # -- what happens -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Everybody starts within a few seconds."""
+        self.net.loss = self.chance.choice([0.0, 0.05, 0.2])
+        within_s = self.chance.choice((0.0, 3.0))
+        for mediator in self.mediators:
+            mediator.save(self.loaded)
+            self.later(self.chance.uniform(0, within_s), mediator.start)
+        for member in self.members:
+            member.disk.accepted.content = self.loaded if member.name not in self.absent else None
+            member.crashed = partial(self._crashed, member)
+            self.clock.after(self.chance.uniform(0.3, 3), member.start)
+        self.run(self.chance.uniform(2, 12))
+
+    def at(self) -> dict[str, str]:
+        """The mediator of each member that has one, by name."""
+        found = {}
+        for member in self.members:
+            there = member.agent.at if member.agent is not None else None
+            if isinstance(there, SharedMediator):
+                found[member.name] = there.name
+        return found
+
+    def _disturb(self) -> None:
+        self._disturbed = self.clock.now
+
+    def later(self, seconds: float, action: Any) -> None:
+        """Do something that changes what members can reach."""
+
+        def done() -> None:
+            self._disturb()
+            action()
+
+        self.clock.after(seconds, done)
+
+    def _mishap(self) -> None:
+        self._disturb()
+        happens = self.chance.choice(
+            (
+                self._kill,
+                self._kill,
+                self._kill_all,
+                self._kill_at_store,
+                self._end,
+                self._power,
+                self._part,
+                self._behind,
+                self._kill_primary,
+                self._bad_bus,
+                self._no_bus,
+                self._cut,
+                self._forget_all,
+                self._vanish,
+                self._host,
+                self.edit,
+            )
+        )
+        self.tally[happens.__name__] += 1
+        self.clock.say(f"mishap: {happens.__name__.strip('_')}")
+        happens()
+
+    def mediators_alone(self) -> None:
+        """Something goes wrong with mediators, store or bus; hosts and wires are well."""
+        self._disturb()
+        happens = self.chance.choice(
+            (
+                self._kill,
+                self._kill_all,
+                self._end,
+                self._power,
+                self._part,
+                self._kill_primary,
+                self._bad_bus,
+                self._no_bus,
+                self._forget_all,
+            )
+        )
+        self.clock.say(f"mishap: {happens.__name__.strip('_')}")
+        happens()
+
+    def _soon(self) -> float:
+        return self.chance.uniform(0.5, 15)
+
+    def _kill(self) -> None:
+        mediator = self.chance.choice(self.mediators)
+        mediator.crash()
+        self.later(self._soon(), mediator.start)
+
+    def _kill_all(self) -> None:
+        for mediator in self.mediators:
+            mediator.crash()
+            self.later(self._soon(), mediator.start)
+
+    def _kill_at_store(self) -> None:
+        mediator = self._saver = self.chance.choice(self.mediators)
+        mediator.crash_at_store = self.chance.choice(["before", "after", "doubt", "forget"])
+        self.edit()
+        self.later(self._soon() + 5, mediator.start)
+
+    def _end(self) -> None:
+        mediator = self.chance.choice(self.mediators)
+        mediator.end()
+        self.later(self._soon(), mediator.start)
+
+    def _power(self) -> None:
+        mediator = self.chance.choice(self.mediators)
+        mediator.lose_power()
+        self.later(self._soon(), mediator.power_on)
+
+    def _part(self) -> None:
+        mediator = self.chance.choice(self.mediators)
+        mediator.partition()
+        if self._edits and self.chance.random() < 0.5:
+            self.edit()
+        self.later(self._soon(), mediator.rejoin)
+
+    def _behind(self) -> None:
+        """Members that know a newer state come to a mediator that cannot know it."""
+        mediator = self.chance.choice(self.mediators)
+        mediator.partition()
+        others = [one for one in self.mediators if one is not mediator]
+        self._saver = self.chance.choice(others)
+        self.edit()
+        dies = self.chance.uniform(7, 9)
+        for one in others:
+            self.later(dies, one.crash)
+            self.later(dies + self._soon(), one.start)
+        self.later(dies + self._soon(), mediator.rejoin)
+
+    def _kill_primary(self) -> None:
+        """At once, or in the middle of a write."""
+        if self._edits and self.chance.random() < 0.7:
+            self.backend.dies_at_write = True
+            self.edit()
+        else:
+            self.backend.kill()
+        self.later(self._soon() + 5, self._promoted)
+
+    def _promoted(self) -> None:
+        self.backend.away = self.backend.dies_at_write = False
+
+    def _bad_bus(self) -> None:
+        self.bus.wire.loss = self.chance.choice((0.1, 0.4))
+        self.bus.wire.doubled, self.bus.wire.jitter_s = 0.3, self.chance.choice((0.05, 0.3))
+        self.later(self._soon(), self._good_bus)
+
+    def _no_bus(self) -> None:
+        self.bus.wire.loss = 1.0
+        self.later(self._soon(), self._good_bus)
+
+    def _good_bus(self) -> None:
+        self.bus.wire.loss = self.bus.wire.doubled = self.bus.wire.jitter_s = 0.0
+
+    def _cut(self) -> None:
+        one, other = self.chance.choice(self.sites), self.chance.choice(self.mediators).site
+        cut = frozenset((one.public, other.public))
+        self.net.cuts.add(cut)
+        self.later(self._soon(), lambda: self.net.cuts.discard(cut))
+
+    def _forget_all(self) -> None:
+        self.chance.choice(self.mediators).forget_all()
+
+    def _vanish(self) -> None:
+        """Connections die in silence, perhaps while the bus is away: mediators hold them for alive."""
+        if self.chance.random() < 0.5:
+            self._no_bus()
+        for member in self.members:
+            if self.chance.random() < 0.7:
+                member.forget_connection()
+
+    def _host(self) -> None:
+        """Something befalls a host."""
+        member = self.chance.choice(self.members)
+        match self.chance.randrange(5):
+            case 0:
+                member.stop()
+                self.clock.after(self._soon(), member.start)
+            case 1:
+                member.power_off()
+                self.clock.after(self._soon(), member.power_on)
+            case 2:
+                member.forget_connection()
+            case 3:
+                member.site.rebind()
+            case _:
+                member.crash_in = self.chance.randrange(1, 12)
+                self.edit()
+
+    def heal(self) -> None:
+        """All faults end, and the newest document is saved everywhere."""
+        self.clock.say("everything heals")
+        self._disturb()
+        self.net.loss = 0.0
+        self.net.cuts.clear()
+        self._good_bus()
+        self._promoted()
+        for mediator in self.mediators:
+            mediator.crash_at_store = None
+            mediator.rejoin()
+            mediator.power_on()
+            mediator.save(self.loaded)
+        for member in self.members:
+            member.disk.full, member.crash_in = False, None
+            member.power_on()
+            member.start()
+            member.persist(self.loaded)
+
+    def converge(self) -> None:
+        """The bus is well for some seconds: then the newest login has won everywhere."""
+        self.run(SILENT_S + HELD_S + 3 * ASK_AGAIN_S)
+        before = self._twice()
+        self.run(1.0)  # a login that moves just now is at two mediators for a moment
+        twice = before & self._twice()
+        assert not twice, f"logged in at two mediators: {sorted(twice)}"
+
+    def _twice(self) -> set[tuple[str, str, str]]:
+        found = set()
+        for member in self.members:
+            at = [
+                one.name
+                for one in self.mediators
+                if one.life is not None and member.key in one.life.hub._online
+            ]
+            found |= {(member.name, one, other) for one, other in pairwise(at)}
+        return found
+
+    # -- a member that loses its mediator -----------------------------------------------------------------------
+
+    def _linked(self, member: SimMember, at: SimMediator | None) -> None:
+        if at is not None:
+            lost_at = self._lost_at.pop(member, None)
+            if lost_at is not None and self._disturbed <= lost_at:
+                self.slowest_s = max(self.slowest_s, self.clock.now - lost_at)
+                self.tally["moved"] += 1
+            return
+        agent = member.agent
+        assert agent is not None
+        mine = agent.at
+        assert isinstance(mine, SharedMediator)
+        if member in self._lost_at or not self._can_move(member, mine):
+            return
+        now = self._lost_at[member] = self.clock.now
+        limit_s = MOVED_S
+        if (
+            mine.serves and self.bus.wire.loss
+        ):  # it is asked about its older connection, and may not hear that
+            limit_s += HELD_S
+        way_s = member.site.delay_s + max(one.site.delay_s for one in self.mediators) + JITTER_S
+        limit_s += WAYS * max(0.0, way_s - NEAR_S)
+        self.clock.after(limit_s, lambda: self._must_have_moved(member, now, agent))
+
+    def _can_move(self, member: SimMember, mine: SharedMediator) -> bool:
+        """Whether another mediator would let this member in, and none makes it wait."""
+        if member.name in self.absent:
+            return False
+        others = [one for one in self.mediators if one is not mine]
+        if any(self.net.cut(member.site, one.site) or not one.powered or one.away for one in others):
+            return False
+        agent = member.agent
+        assert agent is not None
+        for one in others:
+            if one.serves and one.life is not None:
+                knows = member.key in one.life.hub._membership.by_key
+                if not knows or one.life.hub.generation < agent.shown:
+                    return False
+        return any(one.serves for one in others)
+
+    def _must_have_moved(self, member: SimMember, lost_at: float, agent: object) -> None:
+        if self._lost_at.get(member) != lost_at or member.agent is not agent:
+            return
+        del self._lost_at[member]
+        if self._disturbed <= lost_at:
+            raise AssertionError(f"{member.name} has no mediator {MOVED_S} s after it has lost its own")
+
+    # -- tunnels --------------------------------------------------------------------------------------------------
+
+    def watch_tunnels(self) -> None:
+        """From now on the direct tunnels must notice nothing, and the document stays."""
+        self._edits = False
+        for member in self.members:
+            if member.agent is not None:
+                for key, status in member.agent.manager.status().items():
+                    if status.kind in DIRECT:
+                        self._steady[member, key] = status
+
+    def _path_changed(self, member: SimMember, key: WireGuardKey, status: PathStatus) -> None:
+        before = self._steady.get((member, key))
+        if before is not None:
+            same = (before.kind, before.endpoint) == (status.kind, status.endpoint)
+            assert same, f"{member.name} → {key.short}: {before.kind} became {status.kind} {status.endpoint}"
+
+    def flows(self) -> None:
+        """Packets come through every watched tunnel. Raises AssertionError."""
+        for member, key in self._steady:
+            silent_s = self.clock.now - member.wireguard.heard(key)
+            assert silent_s <= FLOWS_S, f"{member.name} hears nothing of {key.short} for {silent_s:.1f} s"
+
+    @property
+    def watched(self) -> int:
+        """How many tunnels."""
+        return len(self._steady)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def unsettled(self) -> list[str]:
+        """What is not yet as it should be in the end."""
+        wrong = super().unsettled()
+        number = self.backend.store.kept().generation
+        present = [member for member in self.members if member.name not in self.absent]
+        for mediator in self.mediators:
+            if not mediator.serves or mediator.life is None:
+                wrong.append(f"{mediator.name} does not serve")
+                continue
+            service = mediator.life.service
+            if service.number != number or service.document.digest != self.document.digest:
+                wrong.append(f"{mediator.name} shows {service.number}, and the store has {number}")
+            for member in present:
+                at = member.agent.at if member.agent is not None else None
+                if (member.key in mediator.life.hub._online) != (at is mediator):
+                    where = at.name if isinstance(at, SharedMediator) else "nobody"
+                    wrong.append(f"{mediator.name} disagrees: {member.name} is logged in at {where}")
+                if not mediator.life.hub.is_online(member.key):
+                    wrong.append(f"{mediator.name} does not know that {member.name} is online")
+        for member in present:
+            status = member.agent.manager.status() if member.agent is not None else {}
+            wrong += [
+                f"{member.name} → {key.short} stays relayed"
+                for key, path in status.items()
+                if path.kind not in DIRECT
+            ]
+        return wrong
+
+
+class Told(NamedTuple):
+    """What became of some stories."""
+
+    wrong: list[str]
+    """What went wrong, as text: it comes from another process."""
+    happened: Counter[str]
+    slowest_s: float
+    """The slowest move to another mediator that had to come in time."""
+
+
+def failures(seeds: list[int]) -> Told:
+    """Tell the stories of these seeds."""
+    wrong, happened, slowest_s = [], Counter[str](), 0.0
+    for seed in seeds:
+        try:
+            world = tell(seed)
+        except AssertionError as error:
+            wrong.append(str(error))
+            continue
+        happened += world.tally
+        happened["apart"] += len(set(world.at().values())) > 1
+        for mediator in world.mediators:
+            happened += mediator.tally
+        slowest_s = max(slowest_s, world.slowest_s)
+    return Told(wrong, happened, slowest_s)
+
+
+def tell(seed: int) -> Several:
+    """A whole story from its beginning to its good end. Raises AssertionError with the end of the story."""
+    world = Several(seed)
+    with telling(world.clock, f"seed {seed}; run it again: NETCTL_WORLD_SEED={seed} make test-world"):
+        world.begin()
+        world.story()
+        world.heal()
+        world.converge()
+        world.settle()
+    return world
+
+
+def calm(seed: int) -> Several:
+    """A world without bad luck, settled."""
+    world = Several(seed)
+    with telling(world.clock, f"seed {seed}, calm"):
+        world.begin()
+        world.heal()
+        world.settle()
+    return world
+
+
+def steady(seed: int) -> Several:
+    """A calm world in which then mediators, store and bus alone have bad luck: no tunnel notices."""
+    world = calm(seed)
+    with telling(world.clock, f"seed {seed}, steady"):
+        world.watch_tunnels()
+        for _ in range(world.chance.randint(2, 4)):
+            world.mediators_alone()
+            for _ in range(world.chance.choice((1, 4, 12))):
+                world.run(1.0)
+                world.flows()
+        world.heal()
+        for _ in range(20):
+            world.run(1.0)
+            world.flows()
+        world.settle()
+    return world
