@@ -18,7 +18,7 @@ from typing import cast
 from netctl.agent.mediators.nat64discovery import beyond
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import Mediator
-from netctl.paths.constants import METER_EVERY, METER_QUESTIONS, METER_WAIT
+from netctl.paths.constants import METER_EVERY, METER_QUESTIONS, METER_REST, METER_WAIT
 from netctl.paths.relaymeter import RelayMeter
 from netctl.session.mediatorchoice import name_of
 from netctl.system.guard import Guard
@@ -31,7 +31,8 @@ LOOK_UP_S = 2.0
 """Longest wait for one name: a silent resolver must not hold up the measurement of the other mediators."""
 MAX_ADDRESSES = 4
 """Most addresses of one mediator that are asked."""
-SERIES_S = METER_QUESTIONS[-1] + METER_WAIT
+SERIES_S = METER_QUESTIONS[-1] + METER_WAIT + 0.01
+"""A little longer than the meter's own series, so that this one sees its end."""
 
 
 class _Port(asyncio.DatagramProtocol):
@@ -95,6 +96,7 @@ class MediatorMeter:
             names = map(name_of, self._mediators)
             await self._series({name: places for name, places in zip(names, found, strict=True) if places})
             self._known.set()
+            await asyncio.sleep(METER_REST)  # changes of a network come in bursts
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(METER_EVERY * random.uniform(0.75, 1.25)):
                     await self._again.wait()
