@@ -345,10 +345,8 @@ class Several(World):
             return
         now = self._lost_at[member] = self.clock.now
         limit_s = MOVED_S
-        if (
-            mine.serves and self.bus.wire.loss
-        ):  # it is asked about its older connection, and may not hear that
-            limit_s += HELD_S
+        if any(one.life is not None and member.key in one.life.hub._online for one in self.mediators):
+            limit_s += HELD_S  # an older connection that seems alive may answer for two seconds
         way_s = member.site.delay_s + max(one.site.delay_s for one in self.mediators) + JITTER_S
         limit_s += WAYS * max(0.0, way_s - NEAR_S)
         self.clock.after(limit_s, lambda: self._must_have_moved(member, now, agent))

@@ -13,7 +13,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 from netctl.agent.mediators.nat64discovery import beyond
 from netctl.model.addresses import SocketAddress
@@ -122,7 +121,7 @@ class MediatorMeter:
                         family=family,
                         local_addr=("::" if ipv6 else "0.0.0.0", 0),  # noqa: S104 - answers come to any address
                     )
-                    ports[ipv6] = cast(asyncio.DatagramTransport, opened)
+                    ports[ipv6] = opened
             now = time.monotonic()
             self._meter.use(places, now)
             self._meter.measure(now)
