@@ -45,9 +45,8 @@ test-kernel: setup  ## test with the kernel's own WireGuard, and a host that is 
 	@scripts/setup kernel
 	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py tests/kernel/test_suspend_guest.py
 
-# Two workers more than cores: tests with real packets wait more than they compute.
-WORKERS := $(shell expr $$(nproc) + 2)
-# These tests are meant to run longer than tests/support/bound.py allows.
+test-cluster: setup  ## kill and cut off mediators, bus and PostgreSQL 50 times: nothing acknowledged is lost or doubled (NETCTL_STORE_SEED=N: another run; minutes)
+	@NETCTL_STORE_ROUNDS=50 $(PYTEST) -s tests/mediator/test_store_killed.py tests/mediator/test_cluster_history.py
 
 test-birthday: setup  ## punch through two hard NATs by the birthday method twenty times, each in a lab of its own (minutes)
 	@$(PYTEST) -m birthday -s tests/netns/test_hard_nats_real.py

@@ -159,10 +159,16 @@ async def hosts(site: Site, invite: Invite, history: History, first: int, over: 
         await asyncio.sleep(PACE_S)
 
 
-async def lose(site: Site, chance: random.Random) -> str:
-    """Lose something for a while, and have it back."""
+async def lose(site: Site, number: int) -> str:
+    """Lose something for a while, and have it back. `number`: the round, which has a seed of its own."""
+    seed = SEED * 1_000 + number
+    chance = random.Random(seed)
+    await asyncio.sleep(chance.uniform(*LASTS_S))
     host = chance.choice((FIRST, SECOND))
     what = chance.choice(("mediator", "bus", "store", "way", "silent way"))
+    lasts_s = chance.uniform(*LASTS_S)
+    whose = f" of {host}" if "way" in what else f" {host}" if what == "mediator" else ""
+    print(f"round {number}, seed {seed}: {what}{whose} for {lasts_s:.2f} s", flush=True)
     match what:
         case "mediator":
             await asyncio.to_thread(site.kill, host)
@@ -172,7 +178,7 @@ async def lose(site: Site, chance: random.Random) -> str:
             await asyncio.to_thread(site.server.kill)
         case _:
             site.cut(host, silently=what == "silent way")
-    await asyncio.sleep(chance.uniform(*LASTS_S))
+    await asyncio.sleep(lasts_s)
     match what:
         case "mediator":
             site.start(host)
@@ -185,36 +191,53 @@ async def lose(site: Site, chance: random.Random) -> str:
     return what
 
 
-def whole(site: Site) -> bool:
-    """Whether both mediators are ready, hear each other, and show the same state."""
+def missing(site: Site) -> str:
+    """What is missing until both mediators are ready, hear each other, and show the same state; empty: nothing."""
     found = []
     for host in site.ways:
         try:
             status, members = site.two.status(host), site.two.members(host)
-        except LocalError:
-            return False
+        except LocalError as error:
+            return f"{host}: {error}"
         if status.store is not None or status.bus_away is not None:
-            return False
+            return f"{host}: store {status.store}, bus {status.bus_away}"
         if [one.alive and one.current for one in status.mediators] != [True]:
-            return False
+            return f"{host}: other mediators {status.mediators}"
         rows = {name: (row.state, row.networks) for name, row in members.items()}
         found.append((status.mediators[0].state, status.document.digest, rows))
-    return found[0] == found[1]
+    (state, digest, rows), (other_state, other_digest, other_rows) = found
+    if (state, digest) != (other_state, other_digest):
+        return f"two states: {state} and {other_state}, {digest} and {other_digest}"
+    return f"members: {sorted(rows.items() ^ other_rows.items())}" if rows != other_rows else ""
+
+
+def until_whole(site: Site) -> None:
+    last = "?"
+
+    def whole() -> bool:
+        nonlocal last
+        last = missing(site)
+        return not last
+
+    try:
+        wait_for("both are whole", whole)
+    except AssertionError as error:
+        logs = {host: one.log.read_text()[-3000:] for host, one in site.processes.items()}
+        raise AssertionError(f"{error}: {last}\n{logs}") from error
 
 
 def test_what_was_told_holds_whatever_is_lost(tmp_path: Path) -> None:
-    chance, history = random.Random(SEED), History()
+    history = History()
     lost: Counter[str] = Counter()
 
     async def story(site: Site, invite: Invite) -> None:
         over = asyncio.Event()
         clients = [awaited(hosts(site, invite, history, first, over)) for first in (1_000, 200_000)]
-        for _ in range(ROUNDS):
-            await asyncio.sleep(chance.uniform(*LASTS_S))
-            lost[await lose(site, chance)] += 1
+        for number in range(ROUNDS):
+            lost[await lose(site, number)] += 1
         over.set()
         await asyncio.gather(*clients)
-        await asyncio.to_thread(wait_for, "both are whole", lambda: whole(site))
+        await asyncio.to_thread(until_whole, site)
 
     async def end_state(site: Site) -> tuple[Kept, int]:
         store = PostgresStore(PostgresPlace.parse(site.dsn), shared=True)
@@ -229,9 +252,10 @@ def test_what_was_told_holds_whatever_is_lost(tmp_path: Path) -> None:
     history.numbers.append(kept.generation)
     explain(replace(kept, book=replace(kept.book, leases={})), used, history)
     print(
-        f"\n{ROUNDS} losses, seed {SEED}: {dict(lost)}; told {len(history.joined)} that they joined, revoked "
+        f"\n{ROUNDS} losses, seed {SEED}: {dict(lost)}; told {len(history.joined)} that they joined, "
+        f"{len(history.approved)} that they are approved, {len(history.revoked)} that they are revoked; "
+        f"asked {dict(history.asked)}, unknown {dict(history.unknown)}"
     )
-    print(f"{len(history.revoked)}; asked {dict(history.asked)}, unknown {dict(history.unknown)}")
     assert len(history.joined) > ROUNDS, "there was load"
 
 
@@ -255,7 +279,7 @@ def test_a_mediator_that_is_cut_off_admits_nobody_and_says_so_and_heals_without_
             await ann.view()
         assert (await enrol(key_pair(2), only(invite, 1), "other", exact=False)).name == "other"
         site.heal(FIRST)
-        await asyncio.to_thread(wait_for, "both are whole", lambda: whole(site))
+        await asyncio.to_thread(until_whole, site)
         assert "other" in await asyncio.to_thread(site.two.members, FIRST)
         assert (await enrol(key_pair(1), only(invite, 0), "new", exact=False)).name == "new"
         assert process.poll() is None

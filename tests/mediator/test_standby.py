@@ -42,7 +42,7 @@ class Server:
     """A mediator in a process of its own. `page`: the port of /readyz."""
 
     def __init__(self, site: Site, host: str, dsn: str, log: Path, page: int, *how: str) -> None:
-        self._log, self._page = log, f"http://{host}:{page}"
+        self.log, self._page = log, f"http://{host}:{page}"
         command = [
             sys.executable,
             "-P",
@@ -61,8 +61,8 @@ class Server:
         tether(self.process.pid)
 
     def says(self, words: str) -> None:
-        wait_for(words, lambda: words in self._log.read_text() or self.process.poll() is not None)
-        assert words in self._log.read_text(), self._log.read_text()
+        wait_for(words, lambda: words in self.log.read_text() or self.process.poll() is not None)
+        assert words in self.log.read_text(), self.log.read_text()
 
     def page(self, path: str) -> tuple[int, str]:
         try:

@@ -151,8 +151,10 @@ async def load(server: Postgres, rounds: int, *, several: bool = False) -> Histo
     ]
     if not several:
         clients.append(awaited(generations(store, history, over)))
-    for _ in range(rounds):
-        await asyncio.sleep(chance.uniform(*BUSY_S))
+    for number in range(rounds):
+        wait_s = chance.uniform(*BUSY_S)
+        print(f"round {number}: kill -9 after {wait_s:.2f} s", flush=True)
+        await asyncio.sleep(wait_s)
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
     await asyncio.sleep(BUSY_S[1])
