@@ -39,7 +39,17 @@ PAGES = {
     "netctl-mediator": ("mediator.shell.main", "parser"),
 }
 """For each program with a man page: the module and the function that define its command line."""
-MEDIATORS = ("mediator", "uvloop", "uvloop-*.dist-info")
+MEDIATORS = (
+    *("mediator", "uvloop", "uvloop-*.dist-info"),
+    *(
+        "psycopg",
+        "psycopg-*.dist-info",
+        "psycopg_binary",
+        "psycopg_binary-*.dist-info",
+        "psycopg_binary.libs",
+    ),
+    *("nats", "nats_py-*.dist-info"),
+)
 """What netctl-mediator contains of the environment; netctl contains the rest."""
 MEDIATOR_UNITS = ("netctl-mediator.service", "netctl-relay.service")
 WHEELS = "manylinux_2_34"
@@ -101,7 +111,7 @@ LIBRARIES = {
 
 The package of OpenSSL depends on the target (`Target`).
 """
-C_LIBRARY = re.compile(r"(libc|libm|libpthread|librt|libdl|libutil|ld-linux-[a-z0-9-]+)\.so\.\d+")
+C_LIBRARY = re.compile(r"(libc|libm|libpthread|librt|libdl|libresolv|libutil|ld-linux-[a-z0-9-]+)\.so\.\d+")
 """Libraries of glibc, on which a package depends once."""
 RPM_NEEDS = ("glibc", *(fedora for _, fedora in LIBRARIES.values()), "libseccomp", "nftables")
 """What Fedora must install besides Python. Its package `setup` contains /etc/protocols, from which nft takes names."""

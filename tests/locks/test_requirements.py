@@ -17,7 +17,10 @@ WANTED = {
     "dev": [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)],
     "member": PROJECT["dependencies"],
     "mediator": [*PROJECT["dependencies"], *EXTRAS["mediator"]],
-    "package": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["ui"]],
+    "package": [
+        *PROJECT["dependencies"],
+        *(line for extra in ("mediator", "postgres", "nats", "ui") for line in EXTRAS[extra]),
+    ],
     "nats": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["postgres"], *EXTRAS["nats"]],
     "postgres": [*PROJECT["dependencies"], *EXTRAS["mediator"], *EXTRAS["postgres"]],
 }

@@ -57,6 +57,32 @@ def test_a_mediator_and_two_members_in_containers(store: Path, tmp_path: Path) -
     assert "over the overlay" in in_namespaces_of_its_own("images.py", store, tmp_path)
 
 
+def test_the_mediators_image_has_what_the_cluster_example_wants(store: Path, tmp_path: Path) -> None:
+    """Its user without rights, directories that belong to this user, and what a store and a bus need."""
+    podman = ["podman", "--root", str(store), "--runroot", str(store.with_name("run"))]
+    podman += ["--cgroup-manager", "cgroupfs", "run", "--rm", "--network", "none", "--ulimit", "host"]
+    podman += ["--cgroups=disabled", "--user", "8443:8443", "--read-only", "--cap-drop", "all"]
+    apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    environment = {**os.environ, "CONTAINERS_CONF": str(tmp_path / "containers.conf")}
+    (tmp_path / "containers.conf").write_text("[containers]\ndefault_ulimits = []\n")
+
+    def run(*words: str) -> str:
+        command = [*apart, *podman, *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = run("netctl-mediator", "init", "--host", "m1.example.net")
+    assert "ed25519:" in said
+    said = run("netctl-mediator", "init", "--relay", "--state", "/var/lib/netctl-relay")
+    assert "role: relay" in said
+    python = "/usr/lib/netctl/bin/python3"
+    said = run(
+        "--entrypoint", python, "netctl-mediator", "-c", "import nats, psycopg; print(psycopg.pq.version())"
+    )
+    assert int(said) > 0
+
+
 def test_the_example_for_compose(store: Path, tmp_path: Path) -> None:
     """By podman-compose of the package index: Debian 12's knows no `network_mode` beside a network of its own."""
     environment, place = tmp_path / "environment", tmp_path / "place"
