@@ -37,6 +37,16 @@ class Meters:
             buckets=BUCKETS_S,
             registry=self.registry,
         )
+        self._bus = Histogram(
+            "netctl_mediator_bus_seconds",
+            "From sending a batch of messages to the bus's answer that it has them",
+            ["result"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._messages = Counter(
+            "netctl_mediator_bus_messages", "Messages that the bus has taken", registry=self.registry
+        )
         self._told = Counter(
             "netctl_mediator_news", "Members that were told of a change, each time", registry=self.registry
         )
@@ -56,6 +66,12 @@ class Meters:
     def store(self, seconds: float, *, kept: bool) -> None:
         """Record an answer of the store."""
         self._store.labels("kept" if kept else "error").observe(seconds)
+
+    def bus(self, seconds: float, messages: int, taken: bool) -> None:
+        """Record an answer of the bus to a batch of messages."""
+        self._bus.labels("taken" if taken else "error").observe(seconds)
+        if taken:
+            self._messages.inc(messages)
 
 
 class _Now(Collector):

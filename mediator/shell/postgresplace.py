@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,14 @@ DEFAULTS: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 """Default parameters; the DSN may change them."""
-ROOTS_OF_THE_SYSTEM = 160_000
-"""The first libpq version in which `sslrootcert=system` means the system's trusted certificate authorities."""
+BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch Linux
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+)
+"""Where distributions keep the certificate authorities that the system trusts, as one file."""
+ROOTS_OF_LIBPQ = 160_000
+"""The first libpq version with `sslrootcert=system`."""
 
 
 def is_postgres(text: str) -> bool:
@@ -82,13 +89,27 @@ class PostgresPlace:
         hosts = str(given.get("host") or given.get("hostaddr") or "").split(",")
         if "sslmode" not in given and not all(is_here(host) for host in hosts):
             parameters["sslmode"] = "verify-full"
-            if "sslrootcert" not in given and pq.version() >= ROOTS_OF_THE_SYSTEM:
-                parameters["sslrootcert"] = "system"
+            if "sslrootcert" not in given:
+                bundle = bundle_of_the_system()
+                if bundle is not None:
+                    parameters["sslrootcert"] = bundle
+                elif pq.version() >= ROOTS_OF_LIBPQ:
+                    parameters["sslrootcert"] = "system"
         password = password_of(password_file, what)
         if password is not None:
             parameters["password"] = password
         where = ",".join(host or "localhost" for host in hosts)
         return cls(f"postgresql://{where}/{given['dbname']}", parameters)
+
+
+def bundle_of_the_system() -> str | None:
+    """The file with the certificate authorities that this system trusts; None: nobody knows of one.
+
+    `sslrootcert=system` leaves this to the OpenSSL that libpq was built with. The one that psycopg's wheels bring looks
+    into a directory that no system has.
+    """
+    own = ssl.get_default_verify_paths()
+    return next((path for path in (own.cafile, *BUNDLES) if path and os.path.isfile(path)), None)
 
 
 def is_here(host: str) -> bool:

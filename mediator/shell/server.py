@@ -185,6 +185,8 @@ class Server:
             self._page = HealthPage(metrics, meters, self._gauges, lambda: self.guard.dropped, self._unready)
         self._link: BusLink | None = None
         if bus is not None:
+            if self._meters is not None:
+                bus.took = self._meters.bus
             self._link = BusLink(bus, self._hub, self.perform, self.guard)
         self._next = 0
         self._stun: list[StunServer] = []

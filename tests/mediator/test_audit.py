@@ -78,6 +78,8 @@ def test_who_did_what_is_told_while_it_runs_and_afterwards(
                 (str(site.document), "document"),
             ]
             assert told[0]["subject"] == first
+            assert (told[4]["subject"], told[4]["detail"]) == (digest(text), f"commit {COMMIT} of {URL}")
+            assert [row["number"] for row in told] == sorted({row["number"] for row in told})  # type: ignore[type-var]
         async with site.serving():  # a new start with the same document is no line
             await asyncio.sleep(0)
             assert await asyncio.to_thread(audit, site, capsys) == told

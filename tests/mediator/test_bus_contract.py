@@ -23,6 +23,7 @@ from mediator.core.effects import Publish
 from mediator.shell.bus.busplace import open_bus
 from mediator.shell.bus.localbus import LocalBus, Medium
 from mediator.shell.bus.messagebus import MAX_QUEUE, Bus, channel_of
+from mediator.shell.bus.natsbus import SUBJECTS, subject_of
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
 from netctl.system.guard import Guard
@@ -108,7 +109,8 @@ class OverNats:
     def inject(self, channel: str, payload: bytes) -> None:
         with socket.create_connection(("127.0.0.1", self.server.port)) as one:
             one.sendall(
-                b"CONNECT {}\r\nPUB %s %d\r\n%s\r\nPING\r\n" % (channel.encode(), len(payload), payload)
+                b"CONNECT {}\r\nPUB %s %d\r\n%s\r\nPING\r\n"
+                % (subject_of(channel).encode(), len(payload), payload)
             )
             answer = b""
             while b"PONG" not in answer:
@@ -207,6 +209,20 @@ def test_the_longest_message_and_every_kind_come_as_they_were_sent(server: Serve
                 one.bus.publish(message)
             await until("all came", lambda: len(two.heard) == len(sent))
             assert two.heard == sent
+
+    run(main())
+
+
+def test_how_long_the_server_took_is_told_for_each_batch(server: Server, run: Run) -> None:
+    async def main() -> None:
+        async with ends(server, 2) as (one, two):
+            told: list[tuple[float, int, bool]] = []
+            one.bus.took = lambda *answer: told.append(answer)
+            for number in range(300):
+                one.bus.publish(changed(number))
+            await until("all came", lambda: len(two.heard) == 300)
+            await until("all are told", lambda: sum(count for _, count, _ in told) == 300)
+            assert all(seconds >= 0 and taken for seconds, _, taken in told)
 
     run(main())
 
@@ -413,6 +429,37 @@ def test_a_password_opens_nats_and_is_said_nowhere(tmp_path: Path, run: Run) -> 
                     assert "s3cret" not in repr(vars(bus)) if works else "other" not in str(bus.away)
                 finally:
                     await bus.close()
+
+    run(main())
+
+
+def test_a_user_of_nats_needs_no_more_than_the_documentation_says(tmp_path: Path, run: Run) -> None:
+    """With more, it could read and write what other programs of the same server say."""
+    page = Path(__file__).parents[2] / "docs/scaling.md"
+    assert f"publish and subscribe on `{SUBJECTS}`" in page.read_text()
+    (tmp_path / "nats.conf").write_text(
+        "authorization: {users: [{user: netctl, password: one, permissions: "
+        f'{{publish: "{SUBJECTS}", subscribe: "{SUBJECTS}"}}}}]}}\n'
+    )
+    (tmp_path / "password").write_text("one\n")
+
+    async def main() -> None:
+        with nats(tmp_path / "log", "--config", str(tmp_path / "nats.conf")) as server:
+            both = [
+                End(open_bus(f"nats://netctl@127.0.0.1:{server.port}", tmp_path / "password"), Guard(print))
+                for _ in range(2)
+            ]
+            for end in both:
+                end.bus.start(CHANNEL, end.heard.append, end.guard)
+            try:
+                for end in both:
+                    await until("the bus works", lambda end=end: end.bus.away is None)  # type: ignore[misc]
+                both[0].bus.publish(changed(1))
+                await until("it came", lambda: both[1].heard == [changed(1)])
+                assert [end.bus.away for end in both] == [None, None]
+            finally:
+                for end in both:
+                    await end.bus.close()
 
     run(main())
 

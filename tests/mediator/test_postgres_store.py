@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from mediator.shell.asking import ask_mediator
 from mediator.shell.main import main as mediator_main
 from mediator.shell.memberstore import PATIENCE_S
 from mediator.shell.postgresline import StoreLine
-from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgresplace import BUNDLES, PostgresPlace
 from mediator.shell.postgresstore import PostgresStore
 from mediator.shell.sqlsession import Row, Session
 from mediator.shell.store import STORE_FILE
@@ -69,14 +70,31 @@ def test_an_address_with_a_secret_or_without_sense_is_refused(text: str, words: 
     assert "secret" not in str(caught.value)
 
 
-def test_over_a_network_the_server_is_verified_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+def test_over_a_network_the_server_is_verified_unless_somebody_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     place = PostgresPlace.parse("postgresql://u@one,two:5433/netctl")
-    assert (place.parameters["sslmode"], place.parameters["sslrootcert"]) == ("verify-full", "system")
+    assert (place.parameters["sslmode"], place.parameters["sslrootcert"]) == ("verify-full", str(bundle))
     assert place.parameters["target_session_attrs"] == "read-write"
     assert place.name == "postgresql://one,two/netctl"
     assert "sslmode" not in PostgresPlace.parse("postgresql://u@/netctl?host=/run/postgresql").parameters
     assert "sslmode" not in PostgresPlace.parse("postgresql://u@127.0.0.1/netctl").parameters
     assert PostgresPlace.parse("postgresql://u@db/n?sslmode=require").parameters["sslmode"] == "require"
+
+
+def test_the_systems_authorities_are_those_of_this_system_and_not_of_the_build_of_libpq(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    known = [path for path in BUNDLES if Path(path).is_file()]
+    if not known:
+        pytest.skip(f"none of {', '.join(BUNDLES)} is here")
+    found = PostgresPlace.parse("postgresql://u@db/netctl").parameters["sslrootcert"]
+    assert ssl.create_default_context(cafile=found).get_ca_certs()
 
 
 def test_the_password_is_a_files_or_the_services_credential(

@@ -57,6 +57,8 @@ class LocalBus(Bus):
 
     async def _send(self) -> None:
         while True:
-            for payload in await self._batch():
-                for end in list(self._medium.ends - {self}):
-                    end.take(self._channel, payload)
+            batch = await self._batch()
+            with self._sent(len(batch)):
+                for payload in batch:
+                    for end in list(self._medium.ends - {self}):
+                        end.take(self._channel, payload)

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mediator.core.busmessages import Message, decode, encode
 from netctl.model.errors import LocalError, RemoteError
@@ -59,6 +60,8 @@ class Bus(ABC):
         self._heard: Heard | None = None
         self._on_works: Callable[[], None] | None = None
         self._channel = ""
+        self.took: Callable[[float, int, bool], None] | None = None
+        """Called after each batch: seconds until the server had taken it, its count of messages, whether it did."""
 
     def start(
         self, channel: str, heard: Heard, guard: Guard, works: Callable[[], None] | None = None
@@ -130,6 +133,17 @@ class Bus(ABC):
             await self._wake.wait()
         self._sending = True
         return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+
+    @contextlib.contextmanager
+    def _sent(self, messages: int) -> Iterator[None]:
+        """Around the sending of a batch, until the server has answered that it has all of it."""
+        began, done = time.monotonic(), False
+        try:
+            yield
+            done = True
+        finally:
+            if self.took is not None:
+                self.took(time.monotonic() - began, messages, done)
 
     def _came(self, payload: bytes) -> None:
         assert self._heard is not None

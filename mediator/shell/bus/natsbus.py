@@ -21,6 +21,13 @@ CLOSE_S = 0.3
 """A server that works takes the rest in milliseconds."""
 PING_S = 2
 """Interval of pings: a server that vanishes silently is noticed within some six seconds."""
+SUBJECTS = "netctl.*"
+"""What the user needs permission for, to publish and to subscribe. In NATS `*` is a whole token of a subject."""
+
+
+def subject_of(channel: str) -> str:
+    """The subject of a store's channel: the channel's name as a token of its own."""
+    return f"{SUBJECTS.removesuffix('*')}{channel.removeprefix('netctl_')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class NatsBus(Bus):
                 error_cb=said,
                 **how,
             )
-            await client.subscribe(self._channel, cb=self._message)
+            await client.subscribe(subject_of(self._channel), cb=self._message)
             await client.flush(CONNECT_S)
             self._works()
             await until_one_ends(awaited(self._end(ended)), awaited(self._send(client)))
@@ -101,10 +108,13 @@ class NatsBus(Bus):
         raise LocalError(self._reason or "the connection was closed")
 
     async def _send(self, client: Client) -> None:
+        subject = subject_of(self._channel)
         while True:
-            for payload in await self._batch():
-                await client.publish(self._channel, payload)
-            await client.flush(int(SEND_S))
+            batch = await self._batch()
+            with self._sent(len(batch)):
+                for payload in batch:
+                    await client.publish(subject, payload)
+                await client.flush(int(SEND_S))
 
 
 async def _close(client: Client) -> None:

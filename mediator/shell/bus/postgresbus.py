@@ -60,7 +60,7 @@ class PostgresBus(Bus):
             batch = [base64.b64encode(payload).decode() for payload in await self._batch()]
             began = time.monotonic()
             try:
-                with severed_after(sender, SEND_S):
+                with self._sent(len(batch)), severed_after(sender, SEND_S):
                     await sender.execute(_NOTIFY, (self._channel, batch))
             except psycopg.Error as error:
                 if time.monotonic() - began < SEND_S:
