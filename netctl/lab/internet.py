@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +136,7 @@ class Lab:
             time.sleep(POLL_S)
 
 
-def read_plan(path: Path) -> tuple[str, Document, Topology]:
+def read_plan(path: Path, offline: Collection[str] = ()) -> tuple[str, Document, Topology]:
     """Read a document and its lab's topology. Raises NetctlError before anything is started."""
     try:
         text = path.read_text()
@@ -146,7 +146,7 @@ def read_plan(path: Path) -> tuple[str, Document, Topology]:
     document = load_document(text, str(path)).document
     sidecar = path.with_name(f"{path.stem}.lab.yaml")
     nats = parse_sidecar(sidecar.read_text(), str(sidecar)) if sidecar.exists() else {}
-    return text, document, make_topology(document, nats)
+    return text, document, make_topology(document, nats, offline=offline)
 
 
 def raise_lab(
@@ -157,13 +157,15 @@ def raise_lab(
     wired: Callable[[Network], None] | None = None,
     *,
     stun_also: str = "",
+    offline: Collection[str] = (),
 ) -> Lab:
     """Build the internet of a document inside `holder` and start all services.
 
     `environs`: further environment variables for every host. `wired` is called after the wiring and before the
-    services, and may change hosts. `stun_also`: a second address that `wired` gave the mediator's host.
+    services, and may change hosts. `stun_also`: a second address that `wired` gave the mediator's host. `offline`:
+    members of the document that get no host, and so are never online.
     """
-    text, document, topology = read_plan(path)
+    text, document, topology = read_plan(path, offline)
     programs = [program("netctl"), *([program("netctl-mediator")] if topology.mediators else [])]
     path_variable = f"{Path(programs[0]).parent}:{environment()['PATH']}"
     variables = {

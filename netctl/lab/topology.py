@@ -18,7 +18,7 @@ port-restricted NAT called `home`, each of the others is behind its own port-res
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
@@ -158,10 +158,16 @@ def _nat(entry: Any, where: str, carrier: bool) -> Nat:
     )
 
 
-def make_topology(document: Document, nats: Mapping[str, Wish]) -> Topology:
-    """Assign boxes and addresses. Raises LocalError if a lab cannot run the document."""
+def make_topology(document: Document, nats: Mapping[str, Wish], *, offline: Collection[str] = ()) -> Topology:
+    """Assign boxes and addresses. `offline`: members without a host, which are never online. Raises LocalError if a lab
+    cannot run the document."""
     mediators = _mediators(document)
-    present = [member for member in document.members.values() if member.wireguard is not None]
+    unhosted = frozenset(offline)
+    present = [
+        member
+        for member in document.members.values()
+        if member.wireguard is not None and member.name not in unhosted
+    ]
     playable = [member.name for member in present if member.identity is not None or not mediators]
     left_out = tuple(member.name for member in present if member.name not in playable)
     wanted: list[tuple[str, Nat]] = []

@@ -139,12 +139,9 @@ def the_guest_pings(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[in
 
 @pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_host_that_slept(tmp_path: Path, engine: str) -> None:
-    document = tmp_path / "party.yaml"
-    document.write_text(PARTY)
-    document.with_name("party.lab.yaml").write_text(NATS)
+def test_a_host_that_slept(engine: str) -> None:
     late = []
-    with connected_lab(document) as lab, instead_of(lab, "laptop", engine) as guest:
+    with connected_lab(PARTY, NATS) as lab, instead_of(lab, "laptop", engine) as guest:
         for seconds in ASLEEP_S:
             for who, sleep_and_wake in {"other": the_other_pings, "guest": the_guest_pings}.items():
                 wait_for("the guest is direct", lambda: is_direct(lab))

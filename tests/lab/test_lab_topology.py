@@ -153,6 +153,14 @@ def test_a_stock_app_is_left_out() -> None:
     assert "old-laptop" not in topology.members
 
 
+def test_a_member_that_is_to_be_offline_gets_no_host() -> None:
+    topology = make_topology(DOCUMENT, {}, offline={"console", "nas"})
+    assert topology.members == ("laptop", "desktop")
+    assert topology.left_out == ()
+    with pytest.raises(LocalError, match="no member with an identity"):
+        make_topology(DOCUMENT, {"a": (NatKind.OPEN, ("nas",))}, offline={"nas"})
+
+
 def test_a_pair_of_spokes_goes_through_its_hub() -> None:
     document = load_document((EXAMPLES / "office.yaml").read_text()).document
     assert route_between(document, "anna", "files") == "hub"

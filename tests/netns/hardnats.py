@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from netctl.lab.internet import Lab, raise_lab, statuses_of
+from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.pinging import pinged
 from netctl.lab.probes import host_name
 from netctl.lab.wiring import Network
-from tests.support.lablife import PARTY, lab_holder
+from tests.support.lablife import PARTY, raised_lab
 from tests.support.patience import BUSY_S, wait_for
 
 POLL_S = 0.2
@@ -23,7 +22,6 @@ BOTH = ("laptop", "desktop")
 
 @contextmanager
 def pair_behind(
-    tmp: Path,
     laptop: str,
     desktop: str,
     *,
@@ -43,24 +41,16 @@ def pair_behind(
     )
     if carrier:
         boxes = f"carrier: {{{carrier}}}\n  {boxes}"
-    with _pair(tmp, boxes, engine, wired) as lab:
+    with raised_lab(PARTY, f"nats:\n  {boxes}\n", {"NETCTL_ENGINE": engine}, wired=wired) as lab:
         yield lab
 
 
 @contextmanager
-def pair_in_one_home(tmp: Path, kind: str) -> Iterator[Lab]:
+def pair_in_one_home(kind: str) -> Iterator[Lab]:
     """Both behind one box."""
-    with _pair(tmp, f"home: {{kind: {kind}, members: [laptop, desktop]}}", "netctl-wg", None) as lab:
+    boxes = f"nats: {{home: {{kind: {kind}, members: [laptop, desktop]}}}}\n"
+    with raised_lab(PARTY, boxes, {"NETCTL_ENGINE": "netctl-wg"}) as lab:
         yield lab
-
-
-@contextmanager
-def _pair(tmp: Path, boxes: str, engine: str, wired: Callable[[Network], None] | None) -> Iterator[Lab]:
-    path = tmp / "party.yaml"
-    path.write_text(PARTY)
-    path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
-    with lab_holder() as holder:
-        yield raise_lab(holder, path, lambda text: None, {"NETCTL_ENGINE": engine}, wired)
 
 
 def kinds(lab: Lab) -> dict[str, str]:

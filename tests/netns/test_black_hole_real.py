@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -87,9 +86,9 @@ def routed(lab: Lab, name: str, size: int) -> bool:
     return f"mtu {size}" in lab.node(name).run(["ip", "route", "show", "proto", "202"])
 
 
-def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large(tmp_path: Path) -> None:
+def test_tcp_goes_through_both_ways_and_whoever_sends_says_how_large() -> None:
     """Whoever sends finds out at once; the other end with its own packets, of which it asks once a minute."""
-    with pair_behind(tmp_path, "port-restricted", "port-restricted", carrier="kind: port-restricted") as lab:
+    with pair_behind("port-restricted", "port-restricted", carrier="kind: port-restricted") as lab:
         assert direct_within(lab, BUSY_S) is not None, peer_of(lab, "laptop")
         for box in ("home", "carrier"):
             lab.node(box).run(["nft", "-f", "-"], SILENT_HOP)

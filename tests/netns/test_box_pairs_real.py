@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from netctl.lab.internet import Lab, raise_lab
 from tests.netns.hardnats import kinds, lost, peer_of, stay
-from tests.support.lablife import PARTY, lab_holder
+from tests.support.lablife import PARTY, raised_lab
 from tests.support.patience import BUSY_S
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 HOME = "{kind: port-restricted, members: [laptop, desktop]"
 BEHIND = "one: {members: [laptop], behind: %s}\n  other: {members: [desktop], behind: %s}\n  "
-
-
-@contextmanager
-def pair(tmp: Path, boxes: str) -> Iterator[Lab]:
-    path = tmp / "party.yaml"
-    path.write_text(PARTY)
-    path.with_name("party.lab.yaml").write_text(f"nats:\n  {boxes}\n")
-    with lab_holder() as holder:
-        yield raise_lab(holder, path, lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +39,8 @@ def pair(tmp: Path, boxes: str) -> Iterator[Lab]:
         ),
     ],
 )
-def test_pairs(tmp_path: Path, boxes: str, path: str) -> None:
-    with pair(tmp_path, boxes) as lab:
+def test_pairs(boxes: str, path: str) -> None:
+    with raised_lab(PARTY, f"nats:\n  {boxes}\n") as lab:
         began = time.monotonic()
         while set(kinds(lab).values()) != {path} and time.monotonic() - began < BUSY_S:
             time.sleep(0.2)

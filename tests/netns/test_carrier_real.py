@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from netctl.lab.internet import Lab
@@ -32,8 +30,8 @@ def outside(lab: Lab) -> str:
         ("port-changed", "symmetric-sequential"),
     ],
 )
-def test_two_layers(tmp_path: Path, carrier: str, other: str) -> None:
-    with pair_behind(tmp_path, "port-restricted", other, carrier=f"kind: {carrier}") as lab:
+def test_two_layers(carrier: str, other: str) -> None:
+    with pair_behind("port-restricted", other, carrier=f"kind: {carrier}") as lab:
         took = direct_within(lab, BUSY_S)
         assert took is not None, peer_of(lab, "laptop")
         assert peer_of(lab, "desktop")["endpoint"].startswith(f"{outside(lab)}:")
@@ -42,18 +40,16 @@ def test_two_layers(tmp_path: Path, carrier: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symmetric-random", "udp-blocked"])
-def test_one_home_by_their_own_addresses(tmp_path: Path, kind: str) -> None:
+def test_one_home_by_their_own_addresses(kind: str) -> None:
     """Whatever the box does outwards."""
-    with pair_in_one_home(tmp_path, kind) as lab:
+    with pair_in_one_home(kind) as lab:
         wait_for("both meet in their LAN", lambda: set(kinds(lab).values()) == {"lan"})
         assert peer_of(lab, "laptop")["endpoint"].startswith("192.168.1.")
         assert lost(lab, "laptop", "desktop") == 0
 
 
-def test_two_homes_behind_a_carrier_without_hairpin_have_the_relay(tmp_path: Path) -> None:
-    with pair_behind(
-        tmp_path, "port-restricted", "port-restricted", carrier="kind: full-cone", carried=BOTH
-    ) as lab:
+def test_two_homes_behind_a_carrier_without_hairpin_have_the_relay() -> None:
+    with pair_behind("port-restricted", "port-restricted", carrier="kind: full-cone", carried=BOTH) as lab:
         assert direct_within(lab, RELAYED_S) is None
         wait_for("both are relayed", lambda: set(kinds(lab).values()) == {"relay-udp"})
         assert lost(lab, "laptop", "desktop") == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
@@ -50,11 +49,8 @@ def _clone(lab: Lab) -> None:
     lab.node("copy").run(["sh", "-c", f"base64 -d | tar -C {STATE_PATH} -x"], disk)
 
 
-def test_two_hosts_with_one_key(tmp_path: Path) -> None:
-    document = tmp_path / "party.yaml"
-    document.write_text(NETWORK)
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(document) as lab:
+def test_two_hosts_with_one_key() -> None:
+    with connected_lab(NETWORK, NATS) as lab:
         # A crash with a fast restart is no clone.
         lab.stop("laptop", 9)
         lab.start_agent("laptop")

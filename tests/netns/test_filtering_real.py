@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,8 +52,8 @@ def with_second_address(lab: Lab) -> None:
         lab.start_agent(name)
 
 
-def test_kinds_of_boxes_with_one_address_and_with_two(tmp_path: Path) -> None:
-    with pair_behind(tmp_path, "full-cone", "address-restricted") as lab:
+def test_kinds_of_boxes_with_one_address_and_with_two() -> None:
+    with pair_behind("full-cone", "address-restricted") as lab:
         either = "endpoint-independent or address-dependent"
         assert learned(lab, "laptop")[:2] == ("endpoint-independent", either)
         assert learned(lab, "desktop")[:2] == ("endpoint-independent", either)
@@ -63,8 +62,8 @@ def test_kinds_of_boxes_with_one_address_and_with_two(tmp_path: Path) -> None:
         assert learned(lab, "desktop")[:2] == ("endpoint-independent", "address-dependent")
 
 
-def test_hard_kinds(tmp_path: Path) -> None:
-    with pair_behind(tmp_path, "symmetric-sequential", "port-restricted") as lab:
+def test_hard_kinds() -> None:
+    with pair_behind("symmetric-sequential", "port-restricted") as lab:
         both = "address and port-dependent"
         assert learned(lab, "laptop") == (both, both, "sequential")
         assert learned(lab, "desktop") == ("endpoint-independent", both, "kept")

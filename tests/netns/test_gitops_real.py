@@ -103,11 +103,8 @@ class Followers:
 
 @pytest.fixture(scope="module")
 def followers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followers]:
-    directory = tmp_path_factory.mktemp("sync")
-    document = directory / "networks.yaml"
-    document.write_text(DOCUMENT)
-    with connected_lab(document) as lab:
-        yield Followers(lab, directory)
+    with connected_lab(DOCUMENT) as lab:
+        yield Followers(lab, tmp_path_factory.mktemp("sync"))
 
 
 def test_ten_commits(followers: Followers) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from netctl.lab.internet import program
@@ -33,8 +31,8 @@ PREDICTED_S = 40.0
         ("port-restricted", "port-block"),
     ],
 )
-def test_predicted_ports(tmp_path: Path, laptop: str, desktop: str) -> None:
-    with pair_behind(tmp_path, laptop, desktop) as lab:
+def test_predicted_ports(laptop: str, desktop: str) -> None:
+    with pair_behind(laptop, desktop) as lab:
         took = direct_within(lab, PREDICTED_S)
         assert took is not None, peer_of(lab, "laptop")
         print(f"{laptop} x {desktop}: direct after {took:.1f} s")
@@ -42,7 +40,7 @@ def test_predicted_ports(tmp_path: Path, laptop: str, desktop: str) -> None:
         assert not ports_table(lab, "laptop") + ports_table(lab, "desktop")
 
 
-def test_a_block_that_shows_two_servers_one_port(tmp_path: Path) -> None:
+def test_a_block_that_shows_two_servers_one_port() -> None:
     """What chance does once in 128: it looks like an easy NAT, and a fresh socket knows better."""
     first, last = BLOCK_PORTS
 
@@ -52,7 +50,7 @@ def test_a_block_that_shows_two_servers_one_port(tmp_path: Path) -> None:
             ["nft", "insert", "rule", "ip", "lab_nat", "postrouting", "oifname", "wan", stun]
         )
 
-    with pair_behind(tmp_path, "port-block", "port-restricted", wired=wired) as lab:
+    with pair_behind("port-block", "port-restricted", wired=wired) as lab:
         took = direct_within(lab, PREDICTED_S)
         assert took is not None, peer_of(lab, "laptop")
         print(f"direct after {took:.1f} s")
@@ -62,16 +60,14 @@ def test_a_block_that_shows_two_servers_one_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.birthday
-def test_twenty_birthdays(tmp_path: Path) -> None:
+def test_twenty_birthdays() -> None:
     """98 of 100 by arithmetic; 18 of 20 are asked for. The kinds of engine and the sides take turns."""
     took: list[float | None] = []
     for run in range(RUNS):
-        where = tmp_path / str(run)
-        where.mkdir()
         boxes = ["symmetric-random", "port-restricted"]
         if run % 2:
             boxes.reverse()
-        with pair_behind(where, boxes[0], boxes[1], engine=ENGINES[run // 2 % 2]) as lab:
+        with pair_behind(boxes[0], boxes[1], engine=ENGINES[run // 2 % 2]) as lab:
             took.append(direct_within(lab, ATTEMPT_S))
             if took[-1] is not None:
                 assert lost(lab, "laptop", "desktop") == 0
@@ -83,9 +79,9 @@ def test_twenty_birthdays(tmp_path: Path) -> None:
     assert len(direct) >= 0.9 * RUNS
 
 
-def test_a_birthday(tmp_path: Path) -> None:
+def test_a_birthday() -> None:
     """Up to two attempts: 98 of 100 succeed, and an agent that starts anew waits for nobody's hour."""
-    with pair_behind(tmp_path, "symmetric-random", "port-restricted") as lab:
+    with pair_behind("symmetric-random", "port-restricted") as lab:
         took = direct_within(lab, ATTEMPT_S)
         if took is None:
             for name in lab.network.members:

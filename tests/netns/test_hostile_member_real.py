@@ -147,11 +147,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    document = Path(tmp_path_factory.mktemp("hostile")) / "party.yaml"
-    document.write_text(PARTY)
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(document) as lab:
+def world() -> Iterator[World]:
+    with connected_lab(PARTY, NATS) as lab:
         wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
         world = World(lab)
         world.take_over()

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -38,11 +37,8 @@ IDLE_WAKE_UPS_A_SECOND = 40
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = Path(tmp_path_factory.mktemp("idle")) / "party.yaml"
-    document.write_text(PARTY)
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(document) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(PARTY, NATS) as lab:
         yield lab
 
 

@@ -6,17 +6,17 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from netctl.lab.internet import Lab, program, raise_lab
+from netctl.lab.internet import Lab, in_parallel, program
 from netctl.lab.probes import host_name
 from netctl.lab.wiring import Network
 from netctl.model.hoststate import WIREGUARD_LINK
 from tests.netns.hardnats import kinds
-from tests.support.lablife import PARTY, Pinging, lab_holder, mediator_states
-from tests.support.patience import BUSY_S, wait_for
+from tests.support.lablife import PARTY, Pinging, mediator_states, raised_lab
+from tests.support.lazykit import ping, records, wait_until_folded
+from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
@@ -44,20 +44,15 @@ MEMBERS = tuple(ENGINES)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = Path(tmp_path_factory.mktemp("lazy")) / "party.yaml"
-    document.write_text(PARTY.replace("mode: routed,", "mode: routed, lazy: always,"))
-    document.with_name("party.lab.yaml").write_text(NATS)
-
+def lab() -> Iterator[Lab]:
     def engines(network: Network) -> None:
         assert isinstance(network.members, dict)
         for name, engine in ENGINES.items():
             node = network.members[name]
             network.members[name] = replace(node, environment={**node.environment, "NETCTL_ENGINE": engine})
 
-    with lab_holder() as holder:
-        environs = {"NETCTL_LAZY_IDLE_S": str(IDLE_S)}
-        lab = raise_lab(holder, document, lambda text: None, environs, engines)
+    document = PARTY.replace("mode: routed,", "mode: routed, lazy: always,")
+    with raised_lab(document, NATS, {"NETCTL_LAZY_IDLE_S": str(IDLE_S)}, wired=engines) as lab:
         wait_for("both are logged in", lambda: set(mediator_states(lab).values()) == {"connected"})
         yield lab
         for name in MEMBERS:
@@ -65,7 +60,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def folded(lab: Lab) -> None:
-    wait_for("both are folded up", lambda: kinds(lab) == dict.fromkeys(MEMBERS, "idle"))
+    wait_until_folded(lab)
     wait_for("and so are their engines", lambda: all(map(is_doorbell, endpoints(lab))))
 
 
@@ -77,34 +72,15 @@ def is_doorbell(endpoint: str) -> bool:
     return endpoint.startswith("127.128.0.")
 
 
-def ping(lab: Lab, one: str, other: str) -> float:
-    """Milliseconds to the answer of one ping, the first of which opens the pair."""
-    said = lab.node(one).attempt(["ping", "-c", "1", "-W", str(int(BUSY_S)), host_name(other, "party")])
-    found = re.search(r"time=([\d.]+) ms", said.stdout)
-    assert found is not None, said.stdout + said.stderr
-    return float(found.group(1))
-
-
-def records(lab: Lab, one: str, other: str) -> list[float]:
-    """Milliseconds from first packets to paths, as the agent of the one who sent them has recorded them."""
-    return [
-        float(ms) for ms in re.findall(rf"{other}: .*, (\d+) ms after the first packet", lab.log(one, 1000))
-    ]
-
-
 def first_packet(lab: Lab, *pairs: tuple[str, str]) -> list[float]:
     """Ping in folded pairs at once; how soon each side that rang had a path, in milliseconds."""
     before = [len(records(lab, *pair)) for pair in pairs]
-    pings = [threading.Thread(target=ping, args=(lab, *pair)) for pair in pairs]
-    for one in pings:
-        one.start()
-    for one in pings:
-        one.join(BUSY_S)
+    in_parallel(lambda pair: ping(lab, *pair, network="party"), pairs)
     wait_for(
         "each has a record",
         lambda: all(len(records(lab, *pair)) > known for pair, known in zip(pairs, before, strict=True)),
     )
-    return [records(lab, *pair)[known] for pair, known in zip(pairs, before, strict=True)]
+    return [records(lab, *pair)[known].ms for pair, known in zip(pairs, before, strict=True)]
 
 
 def left(lab: Lab, name: str) -> int:

@@ -54,11 +54,8 @@ FAILOVER_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = tmp_path_factory.mktemp("member") / "party.yaml"
-    document.write_text(DOCUMENT)
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(document) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(DOCUMENT, NATS) as lab:
         yield lab
 
 

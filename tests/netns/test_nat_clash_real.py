@@ -7,8 +7,6 @@ ahead: it opens the member's own NAT and is gone before the peer's.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from netctl.lab.topology import FIRST_NAT, PUBLIC
@@ -68,14 +66,12 @@ def clashing(network: Network, extra: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["netctl-wg", "wireguard-go"])
-def test_a_packet_with_few_hops_goes_ahead(tmp_path: Path, engine: str) -> None:
+def test_a_packet_with_few_hops_goes_ahead(engine: str) -> None:
     def wired(network: Network) -> None:
         clashing(network, "")
 
-    for number in range(TRIES):
-        place = tmp_path / str(number)
-        place.mkdir()
-        with pair_behind(place, "port-restricted", "port-restricted", engine=engine, wired=wired) as lab:
+    for _ in range(TRIES):
+        with pair_behind("port-restricted", "port-restricted", engine=engine, wired=wired) as lab:
             took = direct_within(lab, BUSY_S)
             hops = lab.node("work").run(["nft", "list", "table", "ip", "lab_hops"])
             assert took is not None, (peer_of(lab, "laptop"), hops)
@@ -88,13 +84,13 @@ def test_a_packet_with_few_hops_goes_ahead(tmp_path: Path, engine: str) -> None:
     raise AssertionError(f"the NAT has taken another port each time: {seen}")
 
 
-def test_without_it_the_nat_takes_another_port(tmp_path: Path) -> None:
+def test_without_it_the_nat_takes_another_port() -> None:
     """What the packet is for: were it not sent, this pair would stay on its relay, and work."""
 
     def wired(network: Network) -> None:
         clashing(network, NO_KNOCK)
 
-    with pair_behind(tmp_path, "port-restricted", "port-restricted", wired=wired) as lab:
+    with pair_behind("port-restricted", "port-restricted", wired=wired) as lab:
         assert direct_within(lab, CLASHED_S) is None
         wait_for("both are relayed", lambda: set(kinds(lab).values()) == {"relay-udp"})
         assert "packets 0 " not in lab.node("home").run(["nft", "list", "table", "ip", "lab_seen"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
@@ -57,15 +56,8 @@ def _doctor(lab: Lab, name: str) -> str:
     return lab.node(name).attempt(["netctl", "doctor"]).stdout
 
 
-def _lab(tmp_path: Path, document: str, nats: str) -> Path:
-    path = tmp_path / "party.yaml"
-    path.write_text(document)
-    path.with_name("party.lab.yaml").write_text(nats)
-    return path
-
-
-def test_a_nat_that_holds_on_to_a_dead_flow_gets_another_port(tmp_path: Path) -> None:
-    with connected_lab(_lab(tmp_path, PARTY, NATS)) as lab:
+def test_a_nat_that_holds_on_to_a_dead_flow_gets_another_port() -> None:
+    with connected_lab(PARTY, NATS) as lab:
         wait_for("both are direct", lambda: set(pairs_by(lab, "direct")) == BOTH)
         before = _port(lab, "laptop")
         box = next(box for box in lab.topology.boxes if box.name == "home")
@@ -95,8 +87,8 @@ def test_a_nat_that_holds_on_to_a_dead_flow_gets_another_port(tmp_path: Path) ->
         assert _port(lab, "laptop") == port
 
 
-def test_two_members_on_one_port_behind_one_router(tmp_path: Path) -> None:
-    with connected_lab(_lab(tmp_path, THREE, ONE_ROUTER)) as lab:
+def test_two_members_on_one_port_behind_one_router() -> None:
+    with connected_lab(THREE, ONE_ROUTER) as lab:
         ends = [("desktop", "laptop"), ("laptop", "desktop"), ("desktop", "phone"), ("phone", "desktop")]
 
         def direct() -> bool:

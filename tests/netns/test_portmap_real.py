@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,11 +31,8 @@ BOTH = {("laptop", "desktop"), ("desktop", "laptop")}
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = Path(tmp_path_factory.mktemp("mapped")) / "party.yaml"
-    document.write_text(PARTY)
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(document) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(PARTY, NATS) as lab:
         prepare(lab, "home")
         yield lab
 

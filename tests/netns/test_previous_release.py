@@ -63,12 +63,11 @@ def restart(lab: Lab, name: str) -> None:
 
 
 def test_an_upgrade_host_by_host(tmp_path: Path) -> None:
-    before, new, document = unpacked(tmp_path / "code"), __version__, tmp_path / "networks.yaml"
+    before, new = unpacked(tmp_path / "code"), __version__
     assert new != VERSION, "the version is raised after a release"
-    document.write_text(PARTY)
     with contextlib.ExitStack() as stack:
         with running(before):  # mediator, relay, two members and their engines
-            lab = stack.enter_context(connected_lab(document))
+            lab = stack.enter_context(connected_lab(PARTY))
         had = addresses(lab)
         assert versions(lab) == {"mediator": VERSION, "laptop": VERSION, "desktop": VERSION}
         works(lab)

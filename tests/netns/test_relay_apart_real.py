@@ -32,11 +32,8 @@ FAILOVER_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = tmp_path_factory.mktemp("apart") / "party.yaml"
-    document.write_text(PARTY.replace("\nmembers:\n", RELAY, 1))
-    document.with_name("party.lab.yaml").write_text(HARD)
-    with connected_lab(document) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(PARTY.replace("\nmembers:\n", RELAY, 1), HARD) as lab:
         yield lab
 
 

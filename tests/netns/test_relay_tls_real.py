@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,11 +56,8 @@ OTHERS = {"console", "desktop", "nas"}
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = tmp_path_factory.mktemp("blocked") / "party.yaml"
-    document.write_text(EXAMPLE.read_text())
-    document.with_name("party.lab.yaml").write_text(BLOCKED)
-    with connected_lab(Path(document)) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(EXAMPLE, BLOCKED) as lab:
         yield lab
         print(lab.log("laptop", 80))
 

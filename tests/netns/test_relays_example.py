@@ -11,12 +11,13 @@ from netctl.lab.probes import ping_all
 from tests.support.lablife import connected_lab
 from tests.support.patience import wait_for
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "relays.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 
 def test_members_reach_each_other_over_the_relays() -> None:
-    with connected_lab(EXAMPLE) as lab:
+    document, nats = ((EXAMPLES / name).read_text() for name in ("relays.yaml", "relays.lab.yaml"))
+    with connected_lab(document, nats) as lab:
         wait_for("every pair answers", lambda: None not in ping_all(lab).values())
         relays = {str(node.address) for _, node in lab.topology.mediators}
         assert len(relays) == 3

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,11 +80,8 @@ FALLBACK_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = Path(tmp_path_factory.mktemp("roaming")) / "party.yaml"
-    document.write_text(PARTY)
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(document) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(PARTY, NATS) as lab:
         yield lab
 
 

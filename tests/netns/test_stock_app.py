@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,11 +112,8 @@ def document_with_phone(text: str, public: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    document = tmp_path_factory.mktemp("stock") / "party.yaml"
-    document.write_text(EXAMPLE.read_text())
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with connected_lab(Path(document)) as lab:
+def world() -> Iterator[World]:
+    with connected_lab(EXAMPLE, NATS) as lab:
         mediator = lab.node("mediator")
         made = mediator.run([program("netctl"), "export", "--wg", PHONE, "--new-key", "/run/phone.key"])
         public = re.findall(r'"([A-Za-z0-9+/]{43}=)"', made)[0]

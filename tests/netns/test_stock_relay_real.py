@@ -103,11 +103,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    document = tmp_path_factory.mktemp("apps") / "party.yaml"
-    document.write_text(PARTY.replace("\nmembers:\n", RELAY, 1))
-    document.with_name("party.lab.yaml").write_text(HARD)
-    with connected_lab(document) as lab:
+def world() -> Iterator[World]:
+    with connected_lab(PARTY.replace("\nmembers:\n", RELAY, 1), HARD) as lab:
         mediator, keys = lab.node("mediator"), {}
         for name in APPS:
             made = mediator.run([program("netctl"), "export", "--wg", name, "--new-key", f"/run/{name}.key"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,11 +33,8 @@ nats:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = tmp_path_factory.mktemp("hard") / "party.yaml"
-    document.write_text(EXAMPLE.read_text())
-    document.with_name("party.lab.yaml").write_text(HARD)
-    with connected_lab(Path(document)) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(EXAMPLE, HARD) as lab:
         yield lab
 
 

@@ -50,13 +50,10 @@ print(time.time(), flush=True)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     """The example without invites: where a document lets its mediator add guests, a guest is no intruder."""
-    document = tmp_path_factory.mktemp("documents") / "networks.yaml"
-    document.write_text(
-        "".join(line for line in EXAMPLE.read_text().splitlines(keepends=True) if "join:" not in line)
-    )
-    with connected_lab(document) as lab:
+    lines = EXAMPLE.splitlines(keepends=True)
+    with connected_lab("".join(line for line in lines if "join:" not in line)) as lab:
         yield lab
 
 

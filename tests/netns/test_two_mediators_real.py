@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from netctl.lab.internet import STATE_PATH, Lab, program, raise_lab, status_of
+from netctl.lab.internet import STATE_PATH, Lab, program, status_of
 from netctl.lab.probes import host_name
 from tests.mediator.postgreskit import running
-from tests.support.lablife import PARTY, Pinging, everybody_connected, lab_holder, mediator_states
+from tests.support.lablife import PARTY, Pinging, connected_lab, mediator_states
 from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.alone]
@@ -29,21 +29,17 @@ nats:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     """Store and bus are one PostgreSQL, which the mediators' machines reach by its socket: they share the disk."""
-    document = tmp_path_factory.mktemp("two") / "party.yaml"
-    document.write_text(PARTY.replace("\nmembers:\n", SECOND, 1))
-    document.with_name("party.lab.yaml").write_text(NATS)
-    with running() as server, lab_holder() as holder:
+    with running() as server:
         database = server.database()
         environs = {
             "NETCTL_MEDIATOR_STORE": database,
             "NETCTL_MEDIATOR_BUS": database,
             "NETCTL_MEDIATOR_CLUSTER": "1",
         }
-        lab = raise_lab(holder, document, lambda text: None, environs)
-        wait_for("everybody is connected", lambda: everybody_connected(lab))
-        yield lab
+        with connected_lab(PARTY.replace("\nmembers:\n", SECOND, 1), NATS, environs) as lab:
+            yield lab
 
 
 def online_at(lab: Lab, machine: str) -> int:

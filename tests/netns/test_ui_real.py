@@ -76,10 +76,8 @@ print(json.dumps([into, why, checked, plan, tried, file == text, ended, after ==
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    document = Path(tmp_path_factory.mktemp("ui")) / "party.yaml"
-    document.write_text(PARTY + "ui: {viewers: [laptop]}\n")
-    with connected_lab(document) as lab:
+def lab() -> Iterator[Lab]:
+    with connected_lab(PARTY + "ui: {viewers: [laptop]}\n") as lab:
         yield lab
 
 

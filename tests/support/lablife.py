@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from netctl.lab.demo import unconnected
 from netctl.lab.internet import Lab, raise_lab, statuses_of
 from netctl.lab.namespaces import Holder, Node, check_machine
 from netctl.lab.probes import host_name
+from netctl.lab.wiring import Network
 from netctl.model.errors import LocalError
 from tests.support.patience import BUSY_S, wait_for
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "lan-party.yaml"
+EXAMPLE = (Path(__file__).parents[2] / "examples" / "lan-party.yaml").read_text()
+"""Four members behind three NATs."""
 PARTY = """
 apiVersion: netctl/v1
 mediators:
@@ -160,9 +163,29 @@ def lab_holder() -> Iterator[Holder]:
 
 
 @contextmanager
-def connected_lab(document: Path) -> Iterator[Lab]:
-    """A lab in which everybody has a tunnel to everybody."""
-    with lab_holder() as holder:
-        lab = raise_lab(holder, document, lambda text: None)
+def raised_lab(
+    document: str,
+    nats: str = "",
+    environs: Mapping[str, str] | None = None,
+    *,
+    wired: Callable[[Network], None] | None = None,
+    offline: Collection[str] = (),
+) -> Iterator[Lab]:
+    """A lab of this document, and of the boxes of this sidecar file; without one as the lab chooses them.
+
+    `environs`, `wired` and `offline` are those of `raise_lab`.
+    """
+    with tempfile.TemporaryDirectory() as place, lab_holder() as holder:
+        path = Path(place) / "networks.yaml"
+        path.write_text(document)
+        if nats:
+            path.with_name("networks.lab.yaml").write_text(nats)
+        yield raise_lab(holder, path, lambda text: None, environs, wired, offline=offline)
+
+
+@contextmanager
+def connected_lab(document: str, nats: str = "", environs: Mapping[str, str] | None = None) -> Iterator[Lab]:
+    """The same, once everybody has a tunnel to everybody."""
+    with raised_lab(document, nats, environs) as lab:
         wait_for("everybody is connected", lambda: everybody_connected(lab))
         yield lab

@@ -113,10 +113,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    path = tmp_path_factory.mktemp("six") / "party.yaml"
-    path.write_text(document())
-    with connected_lab(path) as lab, ExitStack() as stack:
+def world() -> Iterator[World]:
+    with connected_lab(document()) as lab, ExitStack() as stack:
         yield World(lab, stack)
 
 
