@@ -4,19 +4,23 @@ Run: python bench/agent.py [--peers N] [--online N] [--lazy auto|always|never] [
 namespaces of its own: a mediator, the agent with its engine, and the peers as connections to the mediator
 (`bench/control.py` has them) that are online and say nothing else. Shown is what `/proc` says of the agent: resident,
 of that its own (not shared with other Python processes), threads, open files, and processor time a second once
-everybody is known; and how long `netctl status` takes.
+everybody is known; what is resident of its engine; and how long `netctl apply` takes, the first and one that changes
+nothing, and `netctl status`: wall time of the whole command, and processor time of the agent meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -33,11 +37,41 @@ START_S = 60.0
 SETTLE_S, SETTLE_PEER_S = 10.0, 0.01
 """Wait after the last peer is known, while candidates are gathered and offered, and more for each peer."""
 
+STATUSES = 5
+"""Of which the median is shown."""
+
 
 def netctl(*arguments: str) -> str:
     """Run a netctl command; returns its output."""
     command = [sys.executable, "-P", "-m", "netctl.cli.main", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a command took: wall time, and the agent's processor time meanwhile, in milliseconds."""
+
+    wall_ms: float
+    agent_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_ms:.0f} ms ({self.agent_ms:.0f} of the agent's processor time)"
+
+
+async def timed(pid: int, *arguments: str) -> Took:
+    """Run a netctl command. `pid`: the agent's."""
+    spent, began = facts(pid)["cpu_s"], time.monotonic()
+    await asyncio.to_thread(netctl, *arguments)
+    return Took((time.monotonic() - began) * 1000, (facts(pid)["cpu_s"] - spent) * 1000)
+
+
+def engine_mb() -> float:
+    """Resident memory of the agent's engine. This namespace has no other one."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if "netctl-wg nctl0" in (process / "cmdline").read_bytes().replace(b"\0", b" ").decode():
+                return facts(int(process.name))["resident_mb"]
+    return math.nan
 
 
 def facts(pid: int) -> dict[str, float]:
@@ -82,7 +116,7 @@ async def measure(directory: Path, count: int, online_count: int, lazy: str, sec
         while not (directory / "run" / "agent.sock").exists():
             await asyncio.sleep(0.2)
         await log_in(members[:online_count], IdentityKey.parse(mediator.pin))
-        await asyncio.to_thread(netctl, "apply", "--yes")
+        first_apply = await timed(agent.pid, "apply", "--yes")
         deadline = time.monotonic() + START_S
         while (known := await asyncio.to_thread(online)) < online_count:
             if agent.poll() is not None or time.monotonic() > deadline:
@@ -94,14 +128,16 @@ async def measure(directory: Path, count: int, online_count: int, lazy: str, sec
         before = facts(agent.pid)
         await asyncio.sleep(seconds)
         after = facts(agent.pid)
-        began = time.monotonic()
-        await asyncio.to_thread(netctl, "status", "-o", "json")
-        status_ms = (time.monotonic() - began) * 1000
+        statuses = [await timed(agent.pid, "status", "-o", "json") for _ in range(STATUSES)]
+        status = sorted(statuses, key=lambda took: took.wall_ms)[STATUSES // 2]
+        apply = await timed(agent.pid, "apply", "--yes")
         spent = (after["cpu_s"] - before["cpu_s"]) / seconds
         print(
             f"{count} peers: {after['resident_mb']:.1f} MB resident, {after['own_mb']:.1f} of its own, "
             f"{after['threads']:.0f} threads, {after['files']:.0f} files, {spent * 100:.2f} % of a core, "
-            f"netctl status in {status_ms:.0f} ms"
+            f"engine {engine_mb():.1f} MB resident\n"
+            f"netctl apply: the first {first_apply}, without changes {apply}; netctl status {status}\n"
+            f"afterwards {facts(agent.pid)['resident_mb']:.1f} MB resident"
         )
     finally:
         agent.terminate()
