@@ -212,3 +212,20 @@ def test_the_steps_in_its_first_lines_are_commands_that_there_are() -> None:
         assert (asked.command, asked.relay) == ("init", name == "r1")
         assert str(asked.state) == str(given(name).state)
     assert re.search(r"^image:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_role_makes_each_directory_that_a_fresh_system_lacks() -> None:
+    """Debian 12 has no /etc/sysusers.d, and a copy into a missing directory fails."""
+    present = {"/etc/systemd/system", "/usr/local/bin", "/var/cache"}
+    tasks = [
+        task
+        for name in ("present", "cluster", "systemd")
+        for task in yaml.safe_load((ROLE / f"tasks/{name}.yml").read_text())
+    ]
+    made = {"/etc/netctl", DEFAULT_STATE}
+    for task in tasks:
+        if "ansible.builtin.file" in task:
+            made.add(task["ansible.builtin.file"]["path"])
+        for module in ("ansible.builtin.copy", "ansible.builtin.template"):
+            if module in task:
+                assert task[module]["dest"].rpartition("/")[0] in made | present, task["name"]
