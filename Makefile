@@ -5,9 +5,9 @@ PYTEST := $(BIN)/pytest
 # Two workers more than cores: tests with real packets wait more than they compute.
 WORKERS := $(shell expr $$(nproc) + 2)
 # These tests are meant to run longer than tests/support/bound.py allows.
-soak test-kernel test-cluster test-birthday test-image test-machines: export NETCTL_HANG_S := 0
+soak test-thousands test-kernel test-cluster test-birthday test-image test-machines: export NETCTL_HANG_S := 0
 
-.PHONY: test-ui screenshots test-cluster release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
+.PHONY: test-thousands test-ui screenshots test-cluster release test-pythons test-machines test-fresh sanitize bench-peers test-image deb rpm image lock test-latest test-fleet test-birthday fuzz help setup venv demo test test-pure test-world test-netns test-kernel soak check format bench matrix clean
 
 help:  ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -47,6 +47,9 @@ test-kernel: setup  ## test with the kernel's own WireGuard, and a host that is 
 
 test-cluster: setup  ## kill and cut off mediators, bus and PostgreSQL 50 times: nothing acknowledged is lost or doubled (NETCTL_STORE_SEED=N: another run; minutes)
 	@NETCTL_STORE_ROUNDS=50 $(PYTEST) -s tests/mediator/test_store_killed.py tests/mediator/test_cluster_history.py
+
+test-thousands: setup  ## run forty agents in a network with two thousand more members, which are never online (minutes)
+	@NETCTL_LAB_AGENTS=40 $(PYTEST) -s tests/netns/test_thousands_real.py
 
 test-birthday: setup  ## punch through two hard NATs by the birthday method twenty times, each in a lab of its own (minutes)
 	@$(PYTEST) -m birthday -s tests/netns/test_hard_nats_real.py
