@@ -17,7 +17,7 @@ import pytest
 from netctl.lab.internet import Lab, in_parallel, program, statuses_of
 from netctl.lab.probes import host_name
 from tests.support.lablife import Pinging, mediator_states, raised_lab
-from tests.support.lazykit import A_BOX, NETWORK, Crowd, paths, ping, records, wait_until_folded
+from tests.support.lazykit import HARD, NETWORK, Crowd, paths, ping, records, wait_until_folded
 from tests.support.patience import wait_for
 from tests.support.processes import EVERY
 
@@ -187,7 +187,7 @@ def opened(lab: Lab, one: str, other: str, best: str) -> tuple[float, float, flo
 
 
 def test_first_packets_are_answered_and_pairs_become_direct(lab: Lab) -> None:
-    easy, hard = CROWD.pairs[:-A_BOX], CROWD.pairs[-A_BOX:]
+    easy, hard = CROWD.pairs[:-HARD], CROWD.pairs[-HARD:]
     wait_until_folded(lab)
     found = [opened(lab, *pair, "direct") for pair in easy]
     relayed = [opened(lab, *pair, "relay-udp") for pair in hard]

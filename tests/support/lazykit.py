@@ -14,10 +14,8 @@ from tests.support.documents import key
 from tests.support.patience import BUSY_S, wait_for
 
 NETWORK = "field"
-A_BOX = 2
-"""Agents behind one NAT."""
 HARD = 2
-"""So many boxes, the last ones, are such that no direct path leads from one to another."""
+"""So many pairs, the last ones, are behind NATs between which no direct path leads."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Crowd:
 
     @classmethod
     def of(cls, agents: int, names: int) -> Crowd:
-        """So many; each four agents are two boxes of two."""
-        assert agents % (2 * A_BOX) == 0
+        """So many; an even number of agents."""
+        assert agents % 2 == 0
         return cls(
             tuple(f"agent-{number}" for number in range(agents)),
             tuple(f"name-{number}" for number in range(names)),
@@ -59,26 +57,21 @@ class Crowd:
 
     @property
     def nats(self) -> str:
-        """The sidecar file."""
-        firsts = range(0, len(self.agents), A_BOX)
+        """The sidecar file: each agent is behind a NAT of its own."""
+        hard = {name for pair in self.pairs[-HARD:] for name in pair}
         boxes = {
-            f"box-{first}": {
-                "kind": "symmetric-random" if first in firsts[-HARD:] else "port-restricted",
-                "members": self.agents[first : first + A_BOX],
+            f"box-of-{name}": {
+                "kind": "symmetric-random" if name in hard else "port-restricted",
+                "members": [name],
             }
-            for first in firsts
+            for name in self.agents
         }
         return json.dumps({"nats": boxes})
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Each agent once, with one behind another box; the last `A_BOX` pairs are behind hard ones."""
-        firsts = range(0, len(self.agents), 2 * A_BOX)
-        return [
-            (self.agents[first + place], self.agents[first + A_BOX + place])
-            for first in firsts
-            for place in range(A_BOX)
-        ]
+        """Each agent in one pair."""
+        return list(zip(self.agents[::2], self.agents[1::2], strict=True))
 
 
 def _identity(name: str) -> str:
