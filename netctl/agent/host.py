@@ -114,10 +114,17 @@ class Host:
         except EngineError:
             return {}
 
-    async def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+    async def steer(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
         """Set the endpoints of peers, in one call of the engine; no error if a peer is gone. Raises
-        EngineError."""
-        await self._run(lambda engine: engine.steer(endpoints))
+        EngineError.
+
+        `anew`: peers whose sessions and handshakes the engine forgets.
+        """
+        await self._run(lambda engine: engine.steer(endpoints, anew))
 
     async def port(self) -> tuple[str, int]:
         """The engine's kind and UDP port."""

@@ -38,8 +38,16 @@ class Engine(Protocol):
     def observe(self) -> Mapping[WireGuardKey, PeerStatus]:
         """The present status of each peer's tunnel."""
 
-    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
-        """Send each peer's packets to its endpoint from now on. No error when a peer is gone."""
+    def steer(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
+        """Send each peer's packets to its endpoint from now on. No error when a peer is gone.
+
+        `anew`: peers whose sessions and handshakes are forgotten: the next packet begins a handshake at once, also
+        within Rekey-Timeout of a lost one. Packets that wait for a session are lost, and counters begin at 0.
+        """
 
     def link_stands(self) -> bool:
         """Whether the WireGuard link exists; the link of a userspace engine disappears when the engine ends."""

@@ -59,9 +59,15 @@ class FakeEngine:
         """The value of `status`, which a test sets."""
         return self.status
 
-    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
-        """Remember the endpoints in `endpoints`."""
+    def steer(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
+        """Remember the endpoints in `endpoints`; the status of peers in `anew` is forgotten."""
         self.endpoints.update(endpoints)
+        for key in anew & self.status.keys():
+            self.status = {**self.status, key: PeerStatus(self.status[key].endpoint, 0, 0, 0)}
 
     def link_stands(self) -> bool:
         """Whether the state has a WireGuard link."""

@@ -234,9 +234,13 @@ class LinuxEngine:
         told = {key: peer.last_handshake_s for key, peer in device.peers.items()}
         return self._handshakes.settled(told, unix_now, boottime())
 
-    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
-        """Send each peer's packets to its endpoint from now on."""
-        self._driver.steer(endpoints)
+    def steer(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
+        """Send each peer's packets to its endpoint from now on; with the peers in `anew` handshakes begin anew."""
+        self._driver.steer(endpoints, anew)
 
     def link_stands(self) -> bool:
         """Whether the WireGuard link exists."""

@@ -57,6 +57,18 @@ SUSPENDED_LONG = 30.0
 WOKEN_DEAD_AFTER = 1.0
 """DEAD_AFTER for a path that has not answered since such a suspend, and while the relay does answer, so the network is
 ready: after so long two pings are unanswered."""
+OPEN_LOOK = 0.1
+"""Time after the opening of a tunnel at which the engine is looked at: a packet that may begin a handshake has left by
+then, also on a slow machine."""
+OPEN_ANSWER, OPEN_ANSWER_OTHER = 0.4, 0.55
+OPEN_SLOWER = 1.5
+"""Least time that the answer to an initiation is waited for, by the side that chooses paths and by the other one: two
+initiations that cross make each other void, and the next ones do not cross. Three round trips where these are longer.
+It grows by this factor with each try: the round trip over a relay is not known, and a new handshake makes the one
+before void."""
+OPEN_ANEW = 5
+"""Handshakes that are begun anew in a row, within Rekey-Timeout. With a loss of a tenth on each of four ways over a
+relay, all of them are lost once in 200 times."""
 DATA_SILENT = 0.9
 """A path is in doubt when the engine sends but receives nothing for so long, over two readings. A round trip is far
 shorter."""
@@ -76,6 +88,8 @@ KEEPALIVE_WAIT = 12.0
 """WireGuard answers data with a keepalive after ten seconds (Keepalive-Timeout) if it has no other packet to send."""
 REKEY_AFTER = 120.0
 """WireGuard's Rekey-After-Time: while packets flow, a session of this age is replaced by the next."""
+REJECT_AFTER = 180.0
+"""WireGuard's Reject-After-Time: a session of this age is over."""
 HANDSHAKE_OVERDUE = 16.0
 """Delay of a handshake that counts as failed: longer than the initiator's keepalive and two tries. Nothing is lost
 before a session is 180 s old."""
@@ -139,7 +153,8 @@ RING_DATAGRAMS = 16
 (Rekey-Timeout), and a session that still holds sends single packets."""
 
 FIRST_STEER_REST = 0.3
-"""Delay of a peer's first endpoint on the side that does not choose: a handshake fits into it."""
+"""Delay of a peer's first endpoint on the side that does not choose, and of a tunnel that the peer may open first: a
+handshake fits into it."""
 
 RELAY_REFRESH = 20.0
 """Interval of refreshes, which keep NAT and relay binding open."""

@@ -36,6 +36,7 @@ from netctl.paths.constants import (
     KEEPALIVE_WAIT,
     KEEPALIVES,
     MAX_ECHOES,
+    REJECT_AFTER,
     REKEY_AFTER,
 )
 
@@ -150,6 +151,11 @@ class DataWatch:
             waited = now - self._sent_at
             if (self._sendings >= 2 and waited >= DATA_SILENT) or waited >= KEEPALIVE_WAIT:
                 self._enter(DataState.DOUBTED)
+
+    def session_over(self, now: float) -> bool:
+        """Whether there was a session, which is too old by now."""
+        known = self._handshake_s > 0 and self._handshake_at is not None
+        return known and now - (self._handshake_at or now) >= REJECT_AFTER
 
     def answered(self, promised: bool, now: float) -> None:
         """Take the peer's answer to a request; `promised`: it says that it has sent data through the tunnel."""

@@ -132,6 +132,9 @@ class OpenTunnel:
     """Send a packet through the tunnel to this peer, behind the endpoints that were set before."""
 
     key: WireGuardKey
+    anew: bool = False
+    """The engine first forgets session and handshake with this peer, so that the packet begins one at once; else an
+    engine that waits for the answer to an initiation sends no other for five seconds (Rekey-Timeout)."""
 
 
 @dataclass(frozen=True, slots=True)

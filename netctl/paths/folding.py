@@ -32,6 +32,8 @@ class Folded:
     online: bool = True
     counters: tuple[int, int] | None = None
     """The engine's (received, sent) bytes at the last look; None: none yet."""
+    woken: bool = False
+    """This host stood still since the pair was folded up, so its engine may have no session, and the peer's may."""
 
     def hears(self, status: PeerStatus) -> bool:
         """Whether the engine has received something since the last look. Counters that fell are a new engine's."""

@@ -210,20 +210,25 @@ class PathManager:
 
     def ring(self, key: WireGuardKey, datagram: bytes, now: float) -> list[Effect]:
         """The engine sent this datagram to the peer's doorbell: the pair opens, and the datagram goes on."""
-        pair = self._pairs.get(key) or self._open(key, now, begin=True)
+        pair = self._pairs.get(key) or self._open(key, now, begin=True, rung=True)
         if pair is None:
             return []
         pair.carry(datagram, now)
         return self._settle(pair, now)
 
-    def _open(self, key: WireGuardKey, now: float, *, begin: bool) -> Pair | None:
-        """Open a folded pair; None: there is none. `begin`: with a round of our own."""
+    def _open(self, key: WireGuardKey, now: float, *, begin: bool, rung: bool = False) -> Pair | None:
+        """Open a folded pair; None: there is none. `begin`: with a round of our own.
+
+        `rung`: the engine has sent something, which goes on: the tunnel need not be opened by us.
+        """
         folded = self._folded.pop(key, None)
         pair = self._add(key, now) if folded is not None else None
         if folded is None or pair is None:
             return None
         pair.online = folded.online
         pair.opened(folded.counters, now)
+        if folded.woken and not rung:
+            pair.reopen(now, peer_first=True)  # it rang, perhaps with an initiation
         if begin and self._control:
             pair.rang(now, self._offer_time(now))
         return pair
@@ -309,6 +314,8 @@ class PathManager:
         """
         for pair in self._pairs.values():
             pair.woke(now, suspended_s)
+        for folded in self._folded.values():
+            folded.woken = True
         self._discovery.gather(now)
         self._meter.measure(now)
         return self._moved(now) + self._discover(now)

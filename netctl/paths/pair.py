@@ -24,7 +24,6 @@ from netctl.paths.effects import (
     LimitSize,
     LivenessChanged,
     LookSoon,
-    OpenTunnel,
     PathChanged,
     PathKind,
     PathStatus,
@@ -42,6 +41,7 @@ from netctl.paths.mtuprobe import MtuProbe
 from netctl.paths.pairstates import PairEvent, PairState, following
 from netctl.paths.relaychoice import NOTHING, PairRelays
 from netctl.paths.relayedprobes import RelayedProbes
+from netctl.paths.reopening import Reopening
 from netctl.paths.route import Route
 from netctl.paths.routes import Routes, Self
 from netctl.wire.probe import Probe, ProbeFlag, ProbeKeys, ProbeType
@@ -138,8 +138,7 @@ class Pair:
         """The round that began because the engine rang."""
         self._rang_at: float | None = None
         """When the engine rang; None: it did not, or the pair has been direct since."""
-        self._reopen_since: float | None = None
-        """This host stood still until then, and the tunnel has not been opened since."""
+        self._reopening = Reopening(key, chooser=self.chooser)
         self._slept_long = False
         """It was suspended for so long that NATs may have forgotten the path's flow."""
         self._answers_by: float | None = None
@@ -315,13 +314,18 @@ class Pair:
 
         Not before: a handshake that is lost on a dead path keeps WireGuard from the next one for five seconds.
         """
-        self._reopen_since, self._answers_by = now, None
+        self.reopen(now)
+        self._answers_by = None
         self._slept_long = suspended_s >= c.SUSPENDED_LONG
         self.relay.woke(now, suspended_s)
         if self.selected is not None:
             self.selected.forget_pings()
             self.relay.want(now)
             self._relay_until = now + c.RELAY_KEEP
+
+    def reopen(self, now: float, *, peer_first: bool = False) -> None:
+        """The engine may have no session: open the tunnel as soon as a path answers."""
+        self._reopening.begin(now, peer_first=peer_first)
 
     def _dead(self, route: Route, now: float) -> bool:
         """Whether the path in use has been silent for too long."""
@@ -330,24 +334,24 @@ class Pair:
         return silent >= (c.WOKEN_DEAD_AFTER if over else c.DEAD_AFTER)
 
     def _relay_heard(self, now: float) -> None:
-        since = self._reopen_since
+        since = self._reopening.since
         if not self._slept_long or since is None or self._answers_by is not None:
             return
         if self.relay.heard_since(since):
             self._answers_by = now + c.WOKEN_DEAD_AFTER
             self._ping_due = None if self._ping_due is None else min(self._ping_due, self._answers_by)
 
-    def _reopen(self) -> list[Effect]:
+    def _reopen(self, now: float) -> list[Effect]:
         """Open the tunnel, if that is due and a path has answered since."""
-        since = self._reopen_since
+        since = self._reopening.since
         if since is None:
             return []
         route = self.selected
         answered_at = self.relay.answered_at if route is None else route.last_pong_at
         if answered_at is None or answered_at < since or (route is None and not self.relay.usable):
             return []
-        self._reopen_since = self._answers_by = None
-        return [OpenTunnel(self.key)]
+        self._answers_by, self._slept_long = None, False
+        return self._reopening.answered(None if route is None else route.rtt_s, now)
 
     def check(self, now: float) -> None:
         """Ping the path and refresh the relay now, after an event that may have broken the path."""
@@ -667,6 +671,9 @@ class Pair:
             kind, endpoint = "none", None
         if (kind, endpoint) == (self._status.kind, self._status.endpoint):
             return []
+        back = self._status.kind == "none" and (self.chooser or self.stock)  # one side: initiations cross
+        if back and self._data.session_over(now):
+            self._reopening.back(now)
         opened_s = now - self._rang_at if self._rang_at is not None and kind != "none" else None
         self._status = PathStatus(kind, endpoint, None, now, opened_s=opened_s)
         if self.selected is None:
@@ -716,7 +723,7 @@ class Pair:
         self._echoes = self._echoes[1], 0
         self._counters = counters
         self._data.observe(*counters, status.last_handshake_s, now)
-        effects = self._judge_data(now)
+        effects = self._reopening.observe(status.tx_bytes, now) + self._judge_data(now)
         if flows:
             self.activity.seen(now)
             if now >= self._active_until:
@@ -846,7 +853,7 @@ class Pair:
             self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)
-        return effects + self._carry(now) + self._reopen()
+        return effects + self._carry(now) + self._reopen(now)
 
     def round_due(self, now: float) -> bool:
         """Whether the back-off is over: the manager then begins a round, or without a mediator calls `punch_alone`."""

@@ -40,6 +40,8 @@ class Runner:
         self.told_open: asyncio.Queue[frozenset[WireGuardKey]] = asyncio.Queue()
         """The open pairs, each time they were told."""
         self._fails, self._error = fails, error or TimeoutError("the engine does not answer")
+        self.anew: list[WireGuardKey] = []
+        """With whom the engine began handshakes anew."""
         self.opened: list[tuple[WireGuardKey, int]] = []
         """Whose tunnel was opened, and how many calls of the engine were made by then."""
         self.lines: list[str] = []
@@ -60,7 +62,8 @@ class Runner:
     def through(self, key: WireGuardKey) -> None:
         self.opened.append((key, self.steered.qsize()))
 
-    async def steer(self, endpoints: Endpoints) -> None:
+    async def steer(self, endpoints: Endpoints, anew: frozenset[WireGuardKey]) -> None:
+        self.anew += sorted(anew)
         if self._fails:
             self._fails -= 1
             await self.steered.put({})
@@ -195,6 +198,17 @@ def test_a_tunnel_is_opened_to_the_endpoint_that_was_set_before(tmp_path: Path) 
         runner.paths._perform([OpenTunnel(OTHER), SetEndpoint(OTHER, PLACE)])
         assert await runner.steered.get() == {OTHER: PLACE}
         assert runner.opened == [(ONE, 1), (OTHER, 1)]
+        assert runner.anew == []
+
+    run(lambda: Runner(tmp_path), story)
+
+
+def test_a_handshake_is_begun_anew_before_the_tunnel_is_opened(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        runner.paths._perform([OpenTunnel(ONE, anew=True), OpenTunnel(ONE), OpenTunnel(OTHER)])
+        assert await runner.steered.get() == {}, "no endpoint has changed"
+        assert runner.opened == [(ONE, 1), (OTHER, 1)]
+        assert runner.anew == [ONE]
 
     run(lambda: Runner(tmp_path), story)
 

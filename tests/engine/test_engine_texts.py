@@ -18,8 +18,15 @@ from netctl.engine.filter.ruleset import remove, render
 from netctl.engine.hosts import BEGIN, END, HostsFile, parse_block, replace_block
 from netctl.engine.nlsocket import MAX_NESTED, attributes, walk
 from netctl.engine.sysctls import Sysctls
-from netctl.engine.wireguard.kernel import KernelDriver
-from netctl.engine.wireguard.uapiclient import Answers, PeerState, format_peer, read_private_key
+from netctl.engine.wireguard.kernel import ALLOWED_A_PART, KernelDriver
+from netctl.engine.wireguard.uapiclient import (
+    Answers,
+    DeviceState,
+    Openings,
+    PeerState,
+    format_peer,
+    read_private_key,
+)
 from netctl.model.addresses import SocketAddress
 from netctl.model.document import PortRange
 from netctl.model.errors import EngineError
@@ -256,6 +263,11 @@ class Requests(KernelDriver):
     def __init__(self) -> None:
         self.interface = "nctl0"
         self.sent: list[bytes] = []
+        self.device = DeviceState()
+        self._openings = Openings()
+
+    def read(self) -> DeviceState:
+        return self.device
 
     def _set(self, what: str, *parts: bytes) -> None:
         self.sent += parts
@@ -279,3 +291,27 @@ def test_the_kernel_is_told_many_endpoints_in_few_requests() -> None:
             assert int.from_bytes(peer[3], sys.byteorder) == 4, "WGPEER_F_UPDATE_ONLY"
             found[WireGuardKey(peer[1])] = int.from_bytes(peer[4][2:4], "big")
     assert found == {key: place.port for key, place in endpoints.items()}
+
+
+@pytest.mark.parametrize("count", [1, ALLOWED_A_PART + 1])
+def test_the_kernel_forgets_a_handshake_in_one_request(count: int) -> None:
+    """The peer is removed and added again with the rest that it had, and is away for nobody who reads the device."""
+    key, other = WireGuardKey(bytes([1]) * 32), WireGuardKey(bytes([2]) * 32)
+    allowed = frozenset(ipaddress.ip_network(f"10.{n // 250}.{n % 250}.1/32") for n in range(count))
+    place, elsewhere = SocketAddress("192.0.2.7", 7), SocketAddress("192.0.2.8", 8)
+    driver = Requests()
+    driver.device.peers = {
+        one: PeerState(allowed, place, 25, last_handshake_s=1.0, rx_bytes=1, tx_bytes=1)
+        for one in (key, other)
+    }
+    driver.steer({key: elsewhere, other: elsewhere}, frozenset({key}))
+    first, *more = [[attributes(raw) for _, raw in walk(peers)] for ((_, peers),) in map(walk, driver.sent)]
+    moved, removed, added, *_ = first
+    assert (WireGuardKey(moved[1]), moved[3]) == (other, (4).to_bytes(4, sys.byteorder))
+    assert (WireGuardKey(removed[1]), removed[3]) == (key, (1 | 4).to_bytes(4, sys.byteorder))
+    assert WireGuardKey(added[1]) == key
+    assert int.from_bytes(added[4][2:4], "big") == elsewhere.port
+    assert int.from_bytes(added[5], sys.byteorder) == 25
+    parts = [added, *first[3:], *(part for request in more for part in request)]
+    assert sum(len(list(walk(part[9]))) for part in parts) == count
+    assert all(WireGuardKey(part[1]) == key for part in parts)

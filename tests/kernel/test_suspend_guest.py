@@ -2,8 +2,8 @@
 
 Pings tell how soon its tunnel carries data again, both ways: an answered ping has passed the tunnel each way. Either
 the other member pings, and only the guest's agent opens the tunnel; or the guest does, and asks WireGuard at once.
-`NETCTL_KERNEL_LONG=1` adds netctl-wg, and 200 s of sleep, after which the session, the NAT's mapping and the control
-connection are over.
+`NETCTL_KERNEL_LONG=1` adds 200 s of sleep, after which the session, the NAT's mapping and the control connection are
+over. A pair that is folded up is pinged from the wake on.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import base64
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from netctl.agent.transport.doorbells import IDLE_VARIABLE
 from netctl.lab.internet import DOCUMENT_PATH, LOG_PATH, RUN_PATH, STATE_PATH, Lab, status_of
 from netctl.lab.namespaces import Node
 from netctl.lab.probes import host_name
 from netctl.model.hoststate import WIREGUARD_LINK
 from tests.kernel import inmemory
 from tests.netns.roaming import pings
-from tests.support.lablife import PARTY, connected_lab
-from tests.support.patience import wait_for
+from tests.support.lablife import PARTY, connected_lab, mediator_states, raised_lab
+from tests.support.patience import BUSY_S, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.kernel, pytest.mark.lab]
 
@@ -37,7 +39,7 @@ nats:
   work: {kind: port-restricted, members: [desktop]}
 """
 LONG = "NETCTL_KERNEL_LONG" in os.environ
-ENGINES = ("kernel", "netctl-wg") if LONG else ("kernel",)
+ENGINES = ("kernel", "netctl-wg")
 ASLEEP_S = (10.0, 200.0) if LONG else (10.0,)
 AWAKE_S = 2.0
 """From the wake to the first ping that is answered: an answer on the path and a handshake after the short sleep, a
@@ -52,8 +54,16 @@ link set {tap} up
 link set bridge up
 """
 TAP = "tap0"
+PING = shutil.which("ping")
 AGENT = "python3 -P -m netctl.cli.main agent"
 PINGED = "/run/pinged"
+LAZY = PARTY.replace("mode: routed,", "mode: routed, lazy: always,")
+IDLE_S = 20
+"""After so long without data the pair is folded up; the session of the other member is good for 180 s. A tenth of it is
+enough for a login, without which no path is looked for."""
+TAPPED = "/run/tapped"
+BEFORE_S, AFTER_S = 3.0, 8.0
+"""Of what passed the guest's link, this much before and after the wake is shown."""
 _ANSWER = re.compile(r"^\[(\d+\.\d+)\] .*icmp_seq=\d+ ttl=", re.MULTILINE)
 
 
@@ -66,14 +76,21 @@ def kept_files(lab: Lab, name: str) -> dict[str, tuple[int, bytes]]:
 
 
 @contextmanager
-def instead_of(lab: Lab, name: str, engine: str) -> Iterator[inmemory.Guest]:
+def instead_of(
+    lab: Lab, name: str, engine: str, environment: Mapping[str, str] | None = None
+) -> Iterator[inmemory.Guest]:
     """A guest in the place of a member: with its files, at its address, on its link."""
     node = lab.node(name)
     box = next(found for found in lab.topology.boxes if any(place.name == name for place in found.members))
     address = next(place.address for place in box.members if place.name == name)
     lab.stop(name)
     node.attempt(["ip", "link", "del", WIREGUARD_LINK])
-    variables = {"NETCTL_CONFIG": DOCUMENT_PATH, "NETCTL_STATE": STATE_PATH, "NETCTL_RUN": RUN_PATH}
+    variables = {
+        "NETCTL_CONFIG": DOCUMENT_PATH,
+        "NETCTL_STATE": STATE_PATH,
+        "NETCTL_RUN": RUN_PATH,
+        **(environment or {}),
+    }
     with tempfile.TemporaryDirectory(prefix="netctl-guest-") as directory:
         archive = Path(directory, "initramfs")
         inmemory.initramfs(archive, name, variables, kept_files(lab, name))
@@ -105,9 +122,38 @@ def unplugged(node: Node) -> Iterator[None]:
     node.run(["ip", "link", "set", TAP, "master", "bridge"])
 
 
-def is_direct(lab: Lab) -> bool:
+@contextmanager
+def tapped(node: Node) -> Iterator[None]:
+    """Meanwhile what passes the guest's link is written down."""
+    argv = [sys.executable, str(Path(__file__).with_name("wiretap.py")), TAP]
+    process = node.popen(["sh", "-c", 'echo $$; exec "$@" > "$0" 2>&1', TAPPED, *argv])
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    try:
+        yield
+    finally:
+        node.kill(pid)
+        process.communicate(timeout=BUSY_S)
+
+
+def passed(node: Node, woken_at: float) -> str:
+    """What passed the guest's link around the wake, with seconds from it."""
+    lines = []
+    for line in node.run(["cat", TAPPED]).splitlines():
+        at, _, what = line.partition(" ")
+        since = float(at) - woken_at
+        if -BEFORE_S <= since <= AFTER_S or "initiation" in what or "response" in what:
+            lines.append(f"  {since:+8.3f} {what}")
+    return "\n".join(lines)
+
+
+def path_of(lab: Lab) -> str:
     [peer] = status_of(lab.node("desktop"))["peers"]
-    return bool(peer["path"] == "direct")
+    return str(peer["path"])
+
+
+def is_direct(lab: Lab) -> bool:
+    return path_of(lab) == "direct"
 
 
 def asleep(lab: Lab, guest: inmemory.Guest, seconds: float) -> inmemory.Woken:
@@ -128,7 +174,7 @@ def the_other_pings(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[in
 def the_guest_pings(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[inmemory.Woken, float]:
     """The same with pings of the guest itself, by its own clock."""
     guest.run(
-        f"{shutil.which('ping')} -n -D -i 0.05 {host_name('desktop', 'party')} > {PINGED} 2>&1 & echo $! > {PINGED}.pid"
+        f"{PING} -n -D -i 0.05 {host_name('desktop', 'party')} > {PINGED} 2>&1 & echo $! > {PINGED}.pid"
     )
     woken = asleep(lab, guest, seconds)
     guest.run(f"kill -INT $(cat {PINGED}.pid)")
@@ -137,23 +183,76 @@ def the_guest_pings(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[in
     return woken, min(at for at in answers if at > woken.at) - woken.at
 
 
+def folded(lab: Lab, guest: inmemory.Guest) -> None:
+    """Both ends are; a ping of the guest has made a session before."""
+    ping = f"{PING} -c 1 -W 1 {host_name('desktop', 'party')}"
+    wait_for("a ping is answered", lambda: guest.attempt(ping)[0] == 0)
+    wait_for("the other member folds the pair up", lambda: path_of(lab) == "idle")
+    status = "python3 -P -m netctl.cli.main status -o json | tr -d ' \\n' | grep -q '\"path\":\"idle\"'"
+    wait_for("the guest folds it up", lambda: guest.attempt(status)[0] == 0)
+
+
+def the_other_pings_first(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[inmemory.Woken, float]:
+    """Nobody pings before the wake."""
+    woken = guest.sleep(seconds, unplugged(lab.node("laptop")))
+    with pings(lab, "desktop", host_name("laptop", "party")) as heard:
+        time.sleep(AFTER_S)
+    return woken, min(heard.answers) - woken.at
+
+
+def the_guest_pings_first(lab: Lab, guest: inmemory.Guest, seconds: float) -> tuple[inmemory.Woken, float]:
+    woken = guest.sleep(seconds, unplugged(lab.node("laptop")))
+    said = guest.run(f"{PING} -n -D -i 0.05 -w {AFTER_S:.0f} {host_name('desktop', 'party')}")
+    ahead = guest.ahead_s()
+    return woken, min(float(at) - ahead for at in _ANSWER.findall(said)) - woken.at
+
+
+Sleeping = Callable[[Lab, inmemory.Guest, float], tuple[inmemory.Woken, float]]
+
+
+def measure(
+    lab: Lab, guest: inmemory.Guest, engine: str, ways: Mapping[str, Sleeping], ready: Callable[[], None]
+) -> list[str]:
+    """Sleep for each time in each way, and print what was found; what took too long."""
+    late = []
+    node = lab.node("laptop")
+    for seconds in ASLEEP_S:
+        for who, sleep_and_wake in ways.items():
+            ready()
+            with tapped(node):
+                woken, answered_s = sleep_and_wake(lab, guest, seconds)
+            told = (
+                f"{engine}, asleep for {woken.slept_s:.0f} s, the {who} pings: programs run"
+                f" {woken.running_at - woken.at:.2f} s after the wake, a ping is answered {answered_s:.2f} s after it"
+            )
+            print(told)
+            print(passed(node, woken.at), flush=True)
+            if answered_s > AWAKE_S:
+                late.append(told)
+    print(guest.run(f"cat {LOG_PATH}"))
+    return late
+
+
 @pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_host_that_slept(engine: str) -> None:
-    late = []
     with connected_lab(PARTY, NATS) as lab, instead_of(lab, "laptop", engine) as guest:
-        for seconds in ASLEEP_S:
-            for who, sleep_and_wake in {"other": the_other_pings, "guest": the_guest_pings}.items():
-                wait_for("the guest is direct", lambda: is_direct(lab))
-                time.sleep(5)
-                woken, answered_s = sleep_and_wake(lab, guest, seconds)
-                ran_s = woken.running_at - woken.at
-                told = (
-                    f"{engine}, asleep for {woken.slept_s:.0f} s, the {who} pings: programs run {ran_s:.2f} s after"
-                    f" the wake, a ping is answered {answered_s:.2f} s after it"
-                )
-                print(told)
-                if answered_s > AWAKE_S:
-                    late.append(told)
-        print(guest.run(f"cat {LOG_PATH}"))
+
+        def ready() -> None:
+            wait_for("the guest is direct", lambda: is_direct(lab))
+            time.sleep(5)
+
+        late = measure(lab, guest, engine, {"other": the_other_pings, "guest": the_guest_pings}, ready)
+    assert not late, "\n".join(late)
+
+
+@pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_host_that_slept_with_its_pair_folded_up(engine: str) -> None:
+    idle = {IDLE_VARIABLE: str(IDLE_S)}
+    ways = {"other": the_other_pings_first, "guest": the_guest_pings_first}
+    with raised_lab(LAZY, NATS, idle) as lab:
+        wait_for("both are logged in", lambda: set(mediator_states(lab).values()) == {"connected"})
+        with instead_of(lab, "laptop", engine, idle) as guest:
+            late = measure(lab, guest, engine, ways, lambda: folded(lab, guest))
     assert not late, "\n".join(late)

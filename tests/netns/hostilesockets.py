@@ -128,7 +128,7 @@ async def paths(kind: str, number: str, own: str, peer: str) -> None:
         if status.kind in ("lan", "direct"):
             direct.set()
 
-    async def steer(_: Mapping[WireGuardKey, SocketAddress]) -> None:
+    async def steer(_: Mapping[WireGuardKey, SocketAddress], __: frozenset[WireGuardKey]) -> None:
         raise TimeoutError("an engine that does not answer")
 
     keys = Keys(mine, Ed25519PrivateKey.generate())

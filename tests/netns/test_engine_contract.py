@@ -168,6 +168,81 @@ print("good")
     assert story(kind, code) == "good"
 
 
+HANDSHAKES = """
+import socket, time
+from dataclasses import replace
+from ipaddress import ip_address
+from netctl.agent.host import knock
+from netctl.model.addresses import SocketAddress
+from netctl.model.keys import WireGuardKey
+from netctl.plan.changes import RemovePeer, SetPeer
+REKEY_TIMEOUT_S = 5.0
+B = WireGuardKey(private("b").public_key().public_bytes_raw())
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+def mailbox():
+    box = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    box.bind(("127.0.0.1", 0))
+    box.settimeout(60)
+    return box
+
+def place(box):
+    return SocketAddress("127.0.0.1", box.getsockname()[1])
+
+def begun(box):
+    knock(ip_address("10.9.0.2"), "nctl0")
+    datagram = box.recv(2048)
+    assert (len(datagram), datagram[0]) == (148, 1), "an initiation"
+    return time.monotonic()
+
+def rows(engine):
+    return {key: (peer.allowed_ips, peer.keepalive_s) for key, peer in engine.read().wireguard.peers.items()}
+"""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ENGINES if kind != "fake"])
+def test_a_handshake_is_begun_anew_at_another_endpoint(kind: str) -> None:
+    """WireGuard waits for Rekey-Timeout after an initiation that was lost. The peer stays as it is otherwise."""
+    code = """
+reach(desired())
+engine = opened()
+peers, dead, alive = rows(engine), mailbox(), mailbox()
+engine.steer({B: place(dead)}, frozenset({B}))
+lost_at = begun(dead)
+engine.steer({B: place(alive)}, frozenset({B}))
+assert begun(alive) - lost_at < REKEY_TIMEOUT_S
+begun_at = time.monotonic()
+engine.steer({}, frozenset({B}))
+assert begun(alive) - begun_at < REKEY_TIMEOUT_S
+assert rows(engine) == peers
+gone = WireGuardKey(bytes([9]) * 32)
+engine.steer({}, frozenset({gone}))
+assert rows(engine) == peers
+print("good")
+"""
+    assert story(kind, HANDSHAKES + code) == "good"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ENGINES if kind != "fake"])
+def test_a_handshake_that_was_tried_without_an_endpoint_holds_up_none(kind: str) -> None:
+    """A keepalive asks for one as soon as the peer is there."""
+    code = """
+reach(desired())
+engine, alive = opened(), mailbox()
+link, peer = desired().wireguard.name, desired().wireguard.peers[B]
+engine.apply(RemovePeer(link, B))
+began = time.monotonic()
+engine.apply(SetPeer(link, replace(peer, endpoint=None, keepalive_s=25), added=True))
+knock(ip_address("10.9.0.2"), "nctl0")
+peers = rows(engine)
+engine.steer({B: place(alive)})
+assert begun(alive) - began < REKEY_TIMEOUT_S
+assert rows(engine) == peers
+print("good")
+"""
+    assert story(kind, HANDSHAKES + code) == "good"
+
+
 def test_a_second_address_outlives_the_first_of_its_pool() -> None:
     """The kernel would take it away with the first one."""
     code = """

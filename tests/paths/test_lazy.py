@@ -9,7 +9,7 @@ from netctl.paths import constants as c
 from netctl.paths.effects import PathStatus
 from netctl.paths.folding import Activity, Folded, Waiting
 from netctl.wire.wireguard import INITIATION, INITIATION_LEN
-from tests.support.pathsim import Host, World
+from tests.support.pathsim import REKEY_TIMEOUT_S, Host, World
 
 FIRST_S = 1.0
 """From the first packet to its arrival: an offer, a relay bound by both sides, and a handshake's rest."""
@@ -388,3 +388,43 @@ def test_counters_of_a_new_engine_wake_nobody() -> None:
     assert folded.hears(PeerStatus(None, 0, 501, 0))
     assert not folded.hears(PeerStatus(None, 0, 0, 0))
     assert folded.hears(PeerStatus(None, 0, 32, 0))
+
+
+def folded_up(world: World, a: Host, b: Host) -> None:
+    """They have talked, and are folded up."""
+    world.data(a, b, 1)
+    world.run(30 + c.LAZY_IDLE)
+    assert kinds(a, b) == ("idle", "idle")
+
+
+def test_after_suspend_the_tunnel_opens_though_only_the_other_end_has_a_session() -> None:
+    """It sends data of its session, which the engine of the woken host cannot read: 15 s until it begins a new one."""
+    world, a, b = lazy_world()
+    folded_up(world, a, b)
+    world.lose_sessions(a)
+    world.perform(a, a.manager.woke(world.now, 40.0))
+    world.run(5)
+    before, began = len(a.heard), world.now
+    world.stream(b, a, every=0.1, until=began + 10)
+    world.run(10)
+    assert b.key not in a.lost
+    assert a.heard[before][0] - began < FIRST_S
+    assert not a.renewed
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_after_suspend_the_first_packet_makes_one_handshake(first: str) -> None:
+    """Neither end has a session, and only one of them begins a handshake."""
+    world, a, b = lazy_world()
+    folded_up(world, a, b)
+    world.lose_sessions(a)
+    world.lose_sessions(b)
+    world.perform(a, a.manager.woke(world.now, 200.0))
+    one, other = (a, b) if first == "a" else (b, a)
+    before, began = len(other.heard), world.now
+    world.data(one, other, 2)
+    world.run(FIRST_S)
+    assert other.heard[before][0] - began < FIRST_S < REKEY_TIMEOUT_S
+    assert not a.renewed
+    assert one.key not in other.lost
+    assert other.key not in one.lost

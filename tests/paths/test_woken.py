@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mediator.core.relay_table import RelayTable
-from netctl.paths.constants import DEAD_AFTER
-from tests.support.pathsim import RELAY_PORTS, WAN_DELAY, World
+from netctl.paths.constants import DEAD_AFTER, OPEN_ANEW
+from tests.support.pathsim import REKEY_TIMEOUT_S, RELAY_PORTS, UNIX_EPOCH, WAN_DELAY, World
 
 HOME, OFFICE = "203.0.113.1", "192.0.2.1"
 SLEPT_S = 200.0
@@ -155,3 +155,104 @@ def test_a_request_that_was_due_without_the_mediator_is_made_when_it_is_back() -
     world.restore_mediator()
     world.run(2)
     assert a.manager.status()[b.key].kind == "relay-udp"
+
+
+def data_again(world: World, *, pings: bool = True, cut: bool = True) -> float:
+    """Seconds from the wake of a, without sessions, until data of it arrives; with `pings` it sends at once.
+
+    `cut`: the path that was there before is dead.
+    """
+    a, b = world.hosts
+    if cut:
+        world.cut.add(frozenset((HOME, OFFICE)))
+    world.lose_sessions(a)
+    woke = world.now
+    if pings:
+        world.stream(a, b, every=0.05, until=woke + 30)
+    world.run(0.03)  # programs run before the agent looks around
+    world.perform(a, a.manager.woke(world.now, SLEPT_S))
+    world.run(30)
+    return min((at for at, *_ in b.heard if at > woke), default=float("inf")) - woke
+
+
+def test_a_handshake_that_was_lost_at_the_wake_is_begun_anew_on_the_living_path() -> None:
+    """A program sends before the agent runs: its packet begins a handshake on a path that is dead by now."""
+    world = pair()
+    a, b = world.hosts
+    assert data_again(world) < 1.5 < REKEY_TIMEOUT_S
+    assert a.renewed == [b.key]
+
+
+def test_a_handshake_that_is_answered_is_not_begun_anew() -> None:
+    world = pair()
+    a, _ = world.hosts
+    assert data_again(world, cut=False) < 0.1
+    assert a.renewed == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_handshake_that_loses_its_messages_is_begun_anew(seed: int) -> None:
+    world = pair()
+    world.random.seed(seed)
+    world.loss = 0.1
+    assert data_again(world) < REKEY_TIMEOUT_S
+
+
+def test_a_host_on_which_nobody_sends_opens_its_tunnel_once() -> None:
+    world = pair()
+    a, b = world.hosts
+    data_again(world, pings=False)
+    assert b.key not in a.lost
+    assert a.renewed == []
+    assert [key for _, key in a.opened_to] == [b.key]
+
+
+def test_an_engine_whose_handshakes_are_not_answered_is_left_alone_after_a_few() -> None:
+    world = pair()
+    a, b = world.hosts
+    b.deaf_to_handshakes = True
+    data_again(world, cut=False)
+    assert a.renewed == [b.key] * OPEN_ANEW
+    b.deaf_to_handshakes = False
+    world.run(REKEY_TIMEOUT_S)
+    assert b.key not in a.lost, "WireGuard goes on by itself"
+
+
+@pytest.mark.parametrize("phase", range(5))
+def test_after_an_outage_that_outlasts_a_session_the_first_path_carries_at_once(phase: int) -> None:
+    """Both ends send all the time, so each engine begins a handshake every five seconds, in vain."""
+    world = pair()
+    world.tls_up = False
+    a, b = world.hosts
+    for one, other in ((a, b), (b, a)):
+        one.handshakes[other.key] = UNIX_EPOCH + world.now
+        world.stream(one, other, every=0.1, until=world.now + 400)
+    world.run(10)
+    a.on = False
+    world.run(190)
+    for host in (a, b):  # too old, the one earlier than the other
+        world.lose_sessions(host)
+        world.run(1.7)
+    world.run(20 + phase)
+    assert a.manager.status()[b.key].kind == "none"
+    a.on = True
+    world.perform(a, a.manager.ways_changed(world.now))
+    world.run(30)
+    back = next(at for at, kind in a.changes if kind != "none" and at > world.now - 30)
+    assert min(at for at, *_ in b.heard if at > back) - back < 1.0
+    assert len(a.renewed) + len(b.renewed) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_hosts_that_wake_at_once_do_not_keep_each_other_from_it(seed: int) -> None:
+    """Initiations that cross make each other void."""
+    world = pair()
+    world.random.seed(seed)
+    a, b = world.hosts
+    world.cut.add(frozenset((HOME, OFFICE)))
+    for host in (a, b):
+        world.lose_sessions(host)
+    woke = world.now
+    world.stream(b, a, every=0.05, until=woke + 30)
+    world.at(woke + 0.03, lambda: world.perform(b, b.manager.woke(world.now, SLEPT_S)))
+    assert data_again(world) < 2.0

@@ -48,6 +48,7 @@ from netctl.paths.manager import PathManager
 from netctl.wire import stun
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 from netctl.wire.datagram import DatagramKind, classify
+from netctl.wire.wireguard import INITIATION, INITIATION_LEN, RESPONSE, RESPONSE_LEN, TRANSPORT
 
 WAN_DELAY = 0.010
 LAN_DELAY = 0.001
@@ -58,7 +59,7 @@ STUN = [SocketAddress(MEDIATOR, 3478), SocketAddress(MEDIATOR, 3479)]
 RELAY_PORTS = range(40000, 40100)
 SECRET = bytes(range(32))
 THROUGH = 2**32 - 1
-"""Sequence number of what goes through the tunnel because a peer asked for it."""
+"""Sequence number of what goes through the tunnel because a peer asked for it, or this host was suspended."""
 ECHO, REPLY = 2**31, 2**30
 """Sequence numbers from ECHO on are echo requests through the tunnel, with REPLY more their replies."""
 KEEPALIVE = 2**32 - 2
@@ -72,6 +73,8 @@ RESTING_S = 10
 """Between looks at an engine all of whose peers are folded up, as the agent does it."""
 SESSION_S = 180.0
 """Of WireGuard, after the last packet at most."""
+REKEY_TIMEOUT_S, REKEY_JITTER_S = 5.0, 0.334
+"""WireGuard sends no two initiations to a peer within the first; it tries again after both, the second at random."""
 
 
 def length(sequence: int) -> int:
@@ -200,6 +203,20 @@ class Host:
     next_port: int = 33000
     opened_to: list[tuple[float, WireGuardKey]] = field(default_factory=list)
     """When a tunnel was opened anew because this host had been suspended, and to whom."""
+    lost: set[WireGuardKey] = field(default_factory=set)
+    """The peers with whom its engine has no session any more; until then handshakes are not modelled."""
+    initiated: dict[WireGuardKey, float] = field(default_factory=dict)
+    """When its engine sent the last initiation."""
+    handshakes: dict[WireGuardKey, float] = field(default_factory=dict)
+    """Unix times of handshakes, where a test needs them."""
+    crossed: set[WireGuardKey] = field(default_factory=set)
+    """The peers whose initiation made the last one to them void; their data confirms the session."""
+    waiting: dict[WireGuardKey, int] = field(default_factory=dict)
+    """The sequence number of the packet that waits for a session."""
+    deaf_to_handshakes: bool = False
+    """Its engine answers no initiation."""
+    renewed: list[WireGuardKey] = field(default_factory=list)
+    """The peers with whom its engine was made to begin a handshake anew."""
     limits: dict[WireGuardKey, int | None] = field(default_factory=dict)
     """The size of packets to a peer that it was told last."""
     limits_told: list[int | None] = field(default_factory=list)
@@ -358,7 +375,7 @@ class World:
                 endpoint = host.endpoints.get(other.key)
                 status = PeerStatus(
                     None if endpoint in host.doorbells else endpoint,
-                    0,
+                    host.handshakes.get(other.key, 0.0),
                     host.rx.get(other.key, 0),
                     host.tx.get(other.key, 0),
                 )
@@ -425,8 +442,15 @@ class World:
                     other = next(one for one in self.hosts if one.key == key)
                     for _ in range(count):
                         self.data(host, other, THROUGH)
-                case OpenTunnel(key):
+                case OpenTunnel(key, anew):
                     host.opened_to.append((self.now, key))
+                    if anew:
+                        host.renewed.append(key)
+                        host.rx[key] = host.tx[key] = 0
+                        host.initiated.pop(key, None)
+                        host.waiting.pop(key, None)
+                        host.lost.add(key)
+                    self.data(host, next(one for one in self.hosts if one.key == key), THROUGH)
                 case SendEcho(key, transaction):
                     host.asked.append((key, transaction))
                     other = next(one for one in self.hosts if one.key == key)
@@ -467,12 +491,48 @@ class World:
             steer()
 
     def data(self, host: Host, peer: Host, sequence: int) -> None:
-        """One WireGuard transport message, sent to wherever the engine's endpoint is."""
+        """One WireGuard transport message, sent to wherever the engine's endpoint is; without a session it waits."""
+        if peer.key in host.lost:
+            host.waiting[peer.key] = sequence
+            self._initiate(host, peer)
+            return
+        self._wireguard(host, peer, TRANSPORT, sequence.to_bytes(4, "big"), length(sequence))
+
+    def _wireguard(self, host: Host, peer: Host, kind: int, data: bytes, counted: int) -> None:
         endpoint = host.endpoints.get(peer.key)
-        host.tx[peer.key] = host.tx.get(peer.key, 0) + length(sequence)
+        host.tx[peer.key] = host.tx.get(peer.key, 0) + counted
         if endpoint is not None:
             who = self.hosts.index(host)
-            self.transmit(host, endpoint, b"\4\0\0\0" + bytes([who]) + sequence.to_bytes(4, "big"))
+            self.transmit(host, endpoint, bytes([kind, 0, 0, 0, who]) + data)
+
+    def lose_sessions(self, host: Host) -> None:
+        """As the kernel does before any suspend."""
+        host.lost = {other.key for other in self.hosts if other is not host}
+
+    def _initiate(self, host: Host, peer: Host) -> None:
+        """An initiation, and another one while none is answered."""
+        if self.now - host.initiated.get(peer.key, float("-inf")) < REKEY_TIMEOUT_S:
+            return
+        began = host.initiated[peer.key] = self.now
+        host.crossed.discard(peer.key)
+        self._wireguard(host, peer, INITIATION, bytes(INITIATION_LEN - 5), INITIATION_LEN)
+
+        def again() -> None:
+            if peer.key in host.lost and host.initiated.get(peer.key) == began:
+                self._initiate(host, peer)
+
+        self.at(self.now + REKEY_TIMEOUT_S + self.random.uniform(0, REKEY_JITTER_S), again)
+
+    def _shake_hands(self, host: Host, peer: Host, kind: int) -> None:
+        """An initiation or a response arrived."""
+        if kind == INITIATION and not host.deaf_to_handshakes:
+            host.rx[peer.key] = host.rx.get(peer.key, 0) + INITIATION_LEN
+            host.crossed.add(peer.key)
+            self._wireguard(host, peer, RESPONSE, bytes(RESPONSE_LEN - 5), RESPONSE_LEN)
+        elif kind == RESPONSE and peer.key in host.lost - host.crossed:
+            host.rx[peer.key] = host.rx.get(peer.key, 0) + RESPONSE_LEN
+            host.lost.discard(peer.key)
+            self.data(host, peer, host.waiting.pop(peer.key, KEEPALIVE))
 
     def stream(self, host: Host, peer: Host, *, every: float, until: float) -> None:
         """Data at a steady rate; the sequence number counts."""
@@ -611,7 +671,14 @@ class World:
             return
         if classify(data) is DatagramKind.WIREGUARD:
             peer = self.hosts[data[4]].key
+            if data[0] == TRANSPORT and peer in host.crossed:
+                host.lost.discard(peer)
+            if data[0] == TRANSPORT and peer in host.lost:
+                return  # of a session that this host does not have
             host.endpoints[peer] = source  # WireGuard roams
+            if data[0] != TRANSPORT:
+                self._shake_hands(host, self.hosts[data[4]], data[0])
+                return
             sequence = int.from_bytes(data[5:9], "big")
             host.rx[peer] = host.rx.get(peer, 0) + length(sequence)
             if self.lazy and sequence != KEEPALIVE:

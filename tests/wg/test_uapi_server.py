@@ -172,6 +172,16 @@ def test_many_endpoints_are_one_request_and_one_look(loop: Loop, server: UapiSer
     do(lambda: driver.steer({}))
     assert driver.requests == ["set=1"]
     assert endpoints() == [V4] * len(keys)
+    driver.requests.clear()
+    before = [loop.device.peers[key.raw] for key in keys]
+    do(lambda: driver.steer({keys[0]: V6}, frozenset({*keys[:2], gone})))
+    assert driver.requests == ["get=1", "set=1"]
+    assert endpoints() == [V6, *[V4] * (len(keys) - 1)]
+    renewed = [loop.device.peers[key.raw] is not peer for key, peer in zip(keys, before, strict=True)]
+    assert renewed == [True, True, *[False] * (len(keys) - 2)], "their sessions and handshakes are forgotten"
+    assert gone.raw not in loop.device.peers
+    assert all(loop.device.peers[key.raw].keepalive_s == 25 for key in keys)
+    assert all(len(loop.device.allowed_ips.prefixes(loop.device.peers[key.raw])) == 1 for key in keys)
 
 
 @pytest.mark.parametrize(

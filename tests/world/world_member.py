@@ -765,6 +765,10 @@ class SimMember:
                 case p.SendThrough(key, count):
                     for _ in range(count):
                         self.wireguard.send_data(key)
+                case p.OpenTunnel(key, anew):
+                    if anew:
+                        self.wireguard.begin_anew(key)
+                    self.wireguard.send_data(key)
                 case p.LookSoon(after_s):
                     self._clock.after(after_s, partial(self._look, self.agent))
                 case p.SetEndpoint(key, endpoint):

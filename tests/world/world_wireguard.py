@@ -83,6 +83,13 @@ class SimWireGuard:
             for key, peer in self._peers.items()
         }
 
+    def begin_anew(self, key: WireGuardKey) -> None:
+        """Forget session and handshake with a peer, and begin another one."""
+        if key in self._peers:
+            self._count += 1
+            self._peers[key] = _Peer(asked=self._now, mine=self._count)
+            self._emit(key, INITIATION, self._count)
+
     def send_data(self, key: WireGuardKey) -> None:
         """A packet that wants to go through the tunnel."""
         if key in self._peers:

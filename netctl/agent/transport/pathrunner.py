@@ -59,8 +59,8 @@ from netctl.system.tasks import RESTART_S, Tasks
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
 from netctl.wire.nat64 import Translation
 
-Steer = Callable[[Mapping[WireGuardKey, SocketAddress]], Awaitable[None]]
-"""Sets the endpoints of peers in the engine. Raises EngineError."""
+Steer = Callable[[Mapping[WireGuardKey, SocketAddress], frozenset[WireGuardKey]], Awaitable[None]]
+"""Sets the endpoints of peers in the engine, and has it forget its handshakes with some. Raises EngineError."""
 GATHER_S = 0.05
 """Pairs that open or fold up within this are told together: each telling costs as much as there are open pairs."""
 AGAIN_S = 1.0
@@ -126,8 +126,8 @@ class PathRunner:
         self._to_steer: dict[WireGuardKey, SocketAddress] = {}
         """Endpoints that the engine is told next, all in one call."""
         self._to_steer_grew = asyncio.Event()
-        self._to_open: set[WireGuardKey] = set()
-        """Tunnels to open once the engine has been told these endpoints."""
+        self._to_open: dict[WireGuardKey, bool] = {}
+        """Tunnels to open once the engine has been told these endpoints, and whether with a new handshake."""
         self._steered: dict[WireGuardKey, SocketAddress] = {}
         """The last endpoint wanted for each peer; a restarted engine must be told again."""
         self._mapper = PortMapRunner(private, self._mapped, self._guard)
@@ -211,10 +211,11 @@ class PathRunner:
             await self._to_steer_grew.wait()
             self._to_steer_grew.clear()
             endpoints, self._to_steer = self._to_steer, {}
-            to_open, self._to_open = self._to_open, set()
+            to_open, self._to_open = self._to_open, {}
+            anew = frozenset(key for key, is_anew in to_open.items() if is_anew)
             try:
-                if endpoints:
-                    await self._steer(endpoints)
+                if endpoints or anew:
+                    await self._steer(endpoints, anew)
             except EngineError:
                 self._look_soon(AGAIN_S)
             except Exception as error:
@@ -304,8 +305,8 @@ class PathRunner:
             case SendThrough(key, count):
                 for _ in range(count):
                     self._through(key)
-            case OpenTunnel(key):
-                self._to_open.add(key)
+            case OpenTunnel(key, anew):
+                self._to_open[key] = anew or self._to_open.get(key, False)
                 self._to_steer_grew.set()
             case SendEcho(key, transaction):
                 self._echo(key, transaction)

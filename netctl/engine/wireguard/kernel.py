@@ -25,7 +25,7 @@ from netctl.engine.nlsocket import (
     u32,
     walk,
 )
-from netctl.engine.wireguard.uapiclient import DeviceState, PeerState
+from netctl.engine.wireguard.uapiclient import DeviceState, Openings, PeerState
 from netctl.model.addresses import MAX_KNOWN, Prefix, SocketAddress, prefix_of
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer
@@ -86,11 +86,23 @@ def _parts(peer: Peer) -> Iterator[bytes]:
         yield nest(0, attribute(_PEER_KEY, peer.key.raw), nest(_PEER_ALLOWED, *more))
 
 
+def _gone(key: WireGuardKey) -> bytes:
+    return nest(0, attribute(_PEER_KEY, key.raw), u32(_PEER_FLAGS, _REMOVE_ME | _UPDATE_ONLY))
+
+
+def _renewed(peer: Peer) -> Iterator[bytes]:
+    """The attributes that remove a peer and add it again; the first two go in one request."""
+    first, *more = _parts(peer)
+    yield _gone(peer.key) + first
+    yield from more
+
+
 class KernelDriver:
     """Configures a link of the kernel, with the same methods as `UapiDriver`. Raises EngineError."""
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
+        self._openings = Openings()
         self._socket = NetlinkSocket(_NETLINK_GENERIC)
         try:
             self._family = self._find()
@@ -178,12 +190,21 @@ class KernelDriver:
 
     def remove_peer(self, key: WireGuardKey) -> None:
         """Remove a peer."""
-        gone = nest(0, attribute(_PEER_KEY, key.raw), u32(_PEER_FLAGS, _REMOVE_ME | _UPDATE_ONLY))
-        self._set(f"removing peer {key.short}", nest(_DEVICE_PEERS, gone))
+        self._openings.removed(key)
+        self._set(f"removing peer {key.short}", nest(_DEVICE_PEERS, _gone(key)))
 
-    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
-        """Set the endpoints of existing peers, as many in a request as fit; peers that are gone are left out."""
-        parts = (
+    def steer(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
+        """Set the endpoints of existing peers, as many in a request as fit; peers that are gone are left out.
+
+        Peers in `anew` are removed and added again in one request (`Openings`), and so are those whose first endpoint
+        this is: the kernel has no other way to begin a handshake within Rekey-Timeout of the last try.
+        """
+        renewed = self._openings.renewed(endpoints, anew, self.read)
+        moved = (
             nest(
                 0,
                 attribute(_PEER_KEY, key.raw),
@@ -191,5 +212,7 @@ class KernelDriver:
                 attribute(_PEER_ENDPOINT, _sockaddr(endpoint)),
             )
             for key, endpoint in endpoints.items()
+            if key not in renewed
         )
-        self._set_all("setting endpoints", parts)
+        again = (part for peer in renewed.values() for part in _renewed(peer))
+        self._set_all("setting endpoints", [*moved, *again])

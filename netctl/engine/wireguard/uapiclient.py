@@ -6,7 +6,7 @@ import base64
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,41 @@ class DeviceState:
     private_key: bytes = bytes(32)
     listen_port: int = 0
     peers: dict[WireGuardKey, PeerState] = field(default_factory=dict)
+
+
+class Openings:
+    """Tells which peers are to be removed and added again, so that their next packet begins a handshake at once.
+
+    An engine that has tried a handshake waits for Rekey-Timeout (5 s) before the next try, also if the first try had no
+    endpoint: a keepalive asks for one as soon as the peer is there. A new peer does not wait.
+    """
+
+    def __init__(self) -> None:
+        self._opened: set[WireGuardKey] = set()
+        """Peers that have been seen with an endpoint, or given one."""
+
+    def removed(self, key: WireGuardKey) -> None:
+        """A peer was removed."""
+        self._opened.discard(key)
+
+    def renewed(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey],
+        read: Callable[[], DeviceState],
+    ) -> dict[WireGuardKey, Peer]:
+        """The peers to add again, with their next endpoints: those in `anew`, and those without endpoint and handshake.
+
+        `read` is called if a peer is in `anew` or is given its first endpoint.
+        """
+        unopened = endpoints.keys() - self._opened
+        seen = read().peers if unopened or anew else {}
+        self._opened |= unopened & seen.keys()
+        return {
+            key: Peer(key, there.allowed_ips, endpoints.get(key, there.endpoint), there.keepalive_s)
+            for key, there in seen.items()
+            if key in anew or (key in unopened and there.endpoint is None and not there.last_handshake_s)
+        }
 
 
 class Answers:
@@ -146,7 +181,7 @@ class UapiDriver:
     def __init__(self, interface: str, directory: Path = SOCKET_DIR) -> None:
         self.interface = interface
         self.path = directory / f"{interface}.sock"
-        self._opened: set[WireGuardKey] = set()
+        self._openings = Openings()
         self._answers = Answers()
 
     def answers(self) -> bool:
@@ -236,29 +271,30 @@ class UapiDriver:
 
     def remove_peer(self, key: WireGuardKey) -> None:
         """Remove a peer."""
-        self._opened.discard(key)
+        self._openings.removed(key)
         self._set(f"public_key={key.raw.hex()}\nremove=true\n")
 
-    def steer(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
+    def steer(
+        self,
+        endpoints: Mapping[WireGuardKey, SocketAddress],
+        anew: frozenset[WireGuardKey] = frozenset(),
+    ) -> None:
         """Set the endpoints of existing peers, with one request, and one look at the engine where a peer is new.
 
-        The first time, a peer without endpoint and handshake is removed and added again with the endpoint. An engine
-        that tried a handshake without an endpoint waits for Rekey-Timeout (5 s) before the next try; a new peer does
-        not wait, and without a session nothing is lost.
+        Peers in `anew` are removed and added again in the same request (`Openings`), and so are those whose first
+        endpoint this is.
         """
-        unopened = endpoints.keys() - self._opened
-        seen = self.read().peers if unopened else {}
-        lines: list[str] = []
-        for key, place in endpoints.items():
-            peer = seen.get(key) if key in unopened else None
-            if peer is not None and peer.endpoint is None and not peer.last_handshake_s:
-                fresh = Peer(key, peer.allowed_ips, place, peer.keepalive_s)
-                lines.append(f"public_key={key.raw.hex()}\nremove=true\n{format_peer(fresh)}")
-            else:
-                lines.append(f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={place}\n")
+        renewed = self._openings.renewed(endpoints, anew, self.read)
+        lines = [
+            f"public_key={key.raw.hex()}\nupdate_only=true\nendpoint={place}\n"
+            for key, place in endpoints.items()
+            if key not in renewed
+        ]
+        lines += [
+            f"public_key={key.raw.hex()}\nremove=true\n{format_peer(peer)}" for key, peer in renewed.items()
+        ]
         if lines:
             self._set("".join(lines))
-        self._opened |= unopened & seen.keys()
 
 
 def read_private_key(path: Path) -> bytes:
