@@ -57,6 +57,7 @@ from mediator.core.viewcache import ViewCache, ViewClass
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
+from netctl.model.forpeople import counted
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import View
 from netctl.session.enrol import Agree
@@ -277,7 +278,9 @@ class Hub:
         effects += [Say(text) for text in said]
         effects += [Say(item.message) for item in self.exhausted]
         if self.without_port:
-            effects.append(Say(f"no relay port is left for {self.without_port} pairs with stock apps"))
+            effects.append(
+                Say(f"no relay port is left for {counted(self.without_port, 'pair')} with stock apps")
+            )
         return effects + (wanted or self._show())
 
     def _want(self, unix_s: int) -> list[Effect]:
@@ -596,7 +599,7 @@ class Hub:
                 state.shown = self._view_cache.of(key)
                 return [self._whole(connection, state, state.shown)]
             case w.Interest():
-                return self._interest(connection, message, now)
+                return self._interest(connection, state, key, message, now)
             case w.Leave():
                 return [Left(connection, key)] if key in self._guests else []
             case w.Candidates():
@@ -681,14 +684,17 @@ class Hub:
             self._introducer.forget(key)
         return effects
 
-    def _interest(self, connection: int, message: w.Interest, now: float) -> list[Effect]:
+    def _interest(
+        self, connection: int, state: Connection, key: WireGuardKey, message: w.Interest, now: float
+    ) -> list[Effect]:
         added = self._audience.declare(connection, message, now)
         effects: list[Effect] = []
         if added:
             effects.append(Send(connection, presences(added, (key in self._anywhere for key in added))))
-        shown = self._connections[connection].shown
-        if message.all and shown is not None:
-            effects.append(Deliver((connection,), (self._view_cache.sealed(shown, self._anywhere),)))
+        if message.all:
+            effects += self._show_to({key: connection})  # a seal is for the present view alone
+            view_class = self._view_cache.of(key)
+            effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._anywhere),)))
         return effects
 
     def view(self, key: WireGuardKey) -> View:
@@ -716,8 +722,12 @@ class Hub:
 
     def _show(self) -> list[Effect]:
         """After a change of membership or leases: send the difference to each member whose view has changed."""
+        return self._show_to(self._online)
+
+    def _show_to(self, members: Mapping[WireGuardKey, int]) -> list[Effect]:
+        """The same for these members alone, by key with their connections."""
         changes: dict[tuple[ViewClass | None, ViewClass, int], list[int]] = {}
-        for key, connection in self._online.items():
+        for key, connection in members.items():
             state = self._connections[connection]
             old, state.shown = state.shown, self._view_cache.of(key)
             if old is None or old.digest != state.shown.digest:

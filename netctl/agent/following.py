@@ -67,7 +67,7 @@ class Following:
         )
         self._paths.observe(self._tunnels.statuses)  # so paths start with endpoints that already work
         if view is not None:
-            self._paths.presence({key: member.online for key, member in view.members.items()})
+            self._paths.presence_in_view({key: member.online for key, member in view.members.items()})
 
     def _relays(
         self, document: Document | None

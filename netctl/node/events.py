@@ -54,21 +54,26 @@ class Applied:
     outcome: ApplyOutcome
 
 
+def _named(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}"
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`cut_off`: why the apply must be rolled back, or None. `silent`: online peers that have not answered yet."""
+    """`cut_off`: why the apply must be rolled back, or None. `silent`: online peers that have not answered yet.
+    `unknown`: peers that have not answered, and of which the mediator has not said whether they are online.
+    """
 
     cut_off: str | None = None
     silent: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The warnings for people."""
-        if not self.silent:
-            return ()
-        named = ", ".join(self.silent[:MAX_NAMED])
-        more = f" and {len(self.silent) - MAX_NAMED} more" if len(self.silent) > MAX_NAMED else ""
-        return (f"no handshake yet with {named}{more}: online, but not heard",)
+        said = ((self.silent, "online, but not heard"), (self.unknown, "perhaps offline"))
+        return tuple(f"no handshake yet with {_named(names)}: {why}" for names, why in said if names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,29 +126,55 @@ def observe(context: Context) -> Job[on.Observed]:
 def verify(context: Context, document: Document, live_before: frozenset[WireGuardKey]) -> Job[on.Verified]:
     """Wait for handshakes with the peers that are online at the mediator or had a session before.
 
+    In a large view the mediator says whether a peer is online only after it was asked, which follows from the open
+    tunnel: until then the peer is waited for, as if it were online.
+
     A peer that does not answer is only a warning: the fault may be its own. The apply counts as cutting the host off,
     and is rolled back, only where tunnels were up before, are still wanted, and none of them answers any more.
     """
     if context.alone:
         return on.Verified()  # without an agent nothing observes the tunnels
-    view = context.state.view
-    online = {key for key, member in view.members.items() if member.online} if view is not None else set()
-    expected = context.wanted_peers & (live_before | (online - context.lazy_peers))
-    if not expected:
+    stock = document.stock_keys()
+    expected, unknown = _awaited(context, live_before, stock)
+    if not expected and not unknown:
         return on.Verified()
     deadline = context.now + context.handshake_wait_s
+    knocked: frozenset[WireGuardKey] = frozenset()
     live = (yield from observe(context)).live
-    context.emit(do.Knock(tuple(sorted(expected - live))))
-    while expected - live and context.now < deadline:
+    while True:
+        expected, unknown = _awaited(context, live_before, stock)
+        if knocks := expected - live - knocked:
+            context.emit(do.Knock(tuple(sorted(knocks))))
+            knocked |= knocks
+        if expected | unknown <= live or context.now >= deadline:
+            break
         yield do.Wait(context.now + LOOK_S)
         live = (yield from observe(context)).live
     silent = expected - live
     lost = live_before & silent
-    names = tuple(sorted(_name(document, key) for key in silent))
+    cut_off = None
     if lost and not live_before & live & context.wanted_peers:
         gone = ", ".join(sorted(_name(document, key) for key in lost)[: on.MAX_NAMED])
-        return on.Verified(f"no tunnel that was up before answers ({gone})", names)
-    return on.Verified(None, names)
+        cut_off = f"no tunnel that was up before answers ({gone})"
+    names, perhaps = (
+        tuple(sorted(_name(document, key) for key in keys)) for keys in (silent, unknown - live)
+    )
+    return on.Verified(cut_off, names, perhaps)
+
+
+def _awaited(
+    context: Context, live_before: frozenset[WireGuardKey], stock: frozenset[WireGuardKey]
+) -> tuple[frozenset[WireGuardKey], frozenset[WireGuardKey]]:
+    """The peers that should answer: those that had a session or are online, and those that may be online. `stock`: the
+    peers without an agent, which are at no mediator.
+    """
+    view = context.state.view
+    wanted = context.wanted_peers
+    members = view.members if view is not None else {}
+    open_peers = wanted - context.lazy_peers
+    online = {key for key in open_peers if key in members and members[key].online}
+    unknown = {key for key in open_peers - stock if key in members and members[key].online is None}
+    return wanted & (live_before | online), frozenset(unknown - live_before)
 
 
 def _name(document: Document, key: WireGuardKey) -> str:

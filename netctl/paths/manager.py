@@ -512,6 +512,17 @@ class PathManager:
                 folded.online = True
         return effects
 
+    def presence_in_view(self, online: Mapping[WireGuardKey, bool | None], now: float) -> list[Effect]:
+        """Take the presence of all peers in the host's present view. What a pair knows already is no news of its peer,
+        and no reason to check its path.
+        """
+        news: dict[WireGuardKey, bool | None] = {}
+        for key, there in online.items():
+            peer = self._pairs.get(key) or self._folded.get(key)
+            if peer is not None and peer.online is not (there is not False):
+                news[key] = there
+        return self.peers_online(news, now)
+
     def observe(self, key: WireGuardKey, status: PeerStatus, now: float) -> list[Effect]:
         """Take the engine's status of a peer; to be called for every peer about once a second."""
         pair = self._pairs.get(key)

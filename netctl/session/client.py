@@ -208,6 +208,11 @@ class ClientSession:
         """Somebody looks at all members: have the mediator tell of all of them for the next minute."""
         return self._ask(self._interests.look_at_all(now), ())
 
+    @property
+    def awaits_all(self) -> bool:
+        """Whether the presence of all members was asked for, and the answer has not come."""
+        return self._interests.awaits_all
+
     def _ask(self, messages: Iterable[w.Interest], unknown: Collection[WireGuardKey]) -> list[Effect]:
         effects = [effect for message in messages for effect in self.send(message)]
         return [*effects, PresenceKnown(dict.fromkeys(unknown))] if unknown else effects
@@ -328,7 +333,7 @@ class ClientSession:
 
     def _confirmed(self, kept: Kept, before: int) -> list[Effect]:
         """The same view again: with everybody's presence, because this member has asked, or of a later generation."""
-        told = self._interests.answered(_presence(kept.view)) if kept.seal.online else {}
+        told = self._interests.answered_all(_presence(kept.view)) if kept.seal.online else {}
         newer = kept if kept.seal.generation != before else None
         return [PresenceKnown(told, newer)] if newer is not None or kept.seal.online else []
 

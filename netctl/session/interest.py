@@ -38,12 +38,18 @@ class Interests:
         self._declared: frozenset[WireGuardKey] = frozenset()
         self._asked_all: float | None = None
         """When all were asked for last, while the mediator tells of all."""
+        self._awaits_all = False
         self._repeat_due = float("inf")
         self._known: dict[WireGuardKey, bool] = {}
 
     def known(self, members: Collection[WireGuardKey]) -> Mapping[WireGuardKey, bool | None]:
         """The presence of members in a large view; None: not known. This member itself is online."""
         return {key: True if key == self._key else self._known.get(key) for key in members}
+
+    @property
+    def awaits_all(self) -> bool:
+        """Whether all were asked for, and the answer has not come."""
+        return self._awaits_all
 
     def want(self, keys: Collection[WireGuardKey], now: float) -> tuple[list[Interest], list[WireGuardKey]]:
         """Set the members whose presence this host needs. Returns what to send, and who is not known any more."""
@@ -59,7 +65,7 @@ class Interests:
 
     def small_view(self, online: Mapping[WireGuardKey, bool]) -> None:
         """A view with presence has come: the mediator tells of everybody in it, and forgets what was declared."""
-        self._large, self._declared, self._asked_all = False, frozenset(), None
+        self._large, self._declared, self._asked_all, self._awaits_all = False, frozenset(), None, False
         self._repeat_due = float("inf")
         self._known = dict(online)
 
@@ -86,7 +92,7 @@ class Interests:
         """Somebody looks at all members."""
         if not self._large or (self._asked_all is not None and now < self._asked_all + RENEW_S):
             return []
-        self._asked_all = now
+        self._asked_all, self._awaits_all = now, True
         return [Interest(all=True)]
 
     def told(self, online: Mapping[WireGuardKey, bool]) -> dict[WireGuardKey, bool | None]:
@@ -106,6 +112,11 @@ class Interests:
         """
         before = {key: self._known.get(key) for key in online}
         return {key: state for key, state in self.told(online).items() if before[key] is not state}
+
+    def answered_all(self, online: Mapping[WireGuardKey, bool]) -> dict[WireGuardKey, bool | None]:
+        """The same for the question for all."""
+        self._awaits_all = False
+        return self.answered(online)
 
     def next_timer(self) -> float:
         """When `handle_timer` is due."""

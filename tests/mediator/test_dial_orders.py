@@ -142,6 +142,29 @@ def test_who_looks_waits_for_an_answer_that_somebody_else_has_asked_for(run: Run
     run(main())
 
 
+def test_who_looks_does_not_take_another_answer_for_that_about_all(
+    run: Run, site: Site, proxy: CutProxy
+) -> None:
+    """A tunnel has just opened, and the answer about its peer comes before the answer about all."""
+    large(site)
+    proxy.heal()
+
+    async def main() -> None:
+        async with site.serving() as (_, mediator), Member(ANN, behind(proxy, mediator)) as ann:
+            await ann.view()
+            proxy.cut(silently=True)  # the mediator answers no more
+            looking = awaited(ann.client.know_all())
+            await asyncio.sleep(0)
+            ann.client.deliver(PresenceKnown({BOB.wireguard: False}))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not looking.done()
+            await looking  # it gives up by itself
+            proxy.heal()
+
+    run(main())
+
+
 def test_a_status_for_nobody_who_looks_asks_for_nobody(run: Run, site: Site, tmp_path: Path) -> None:
     large(site)
 

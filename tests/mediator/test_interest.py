@@ -8,6 +8,7 @@ import random
 import pytest
 
 from mediator.core import audience as a
+from mediator.core import effects as fx
 from mediator.core import pace
 from netctl.config import load_document
 from netctl.model.document import Document
@@ -94,6 +95,25 @@ def test_who_looks_at_all_is_told_of_all_for_a_minute() -> None:
     shell.perform(shell.hub.handle_timer(5.0 + w.INTEREST_ALL_S, 0))
     shell.perform(shell.hub.disconnected(3))
     assert heard(shell, 1, start) == [(text("cid"), True)]
+
+
+def test_who_looks_at_all_while_the_store_is_written_is_shown_the_view_that_is_sealed() -> None:
+    """A document has come, and the store has not answered yet: a seal of this generation is for the new view alone."""
+    shell = Shell(document(absent=("cid",)), interest_above=LARGE - 1)
+    shell.login(1, "ann", 0.0)
+    wanted = document()
+    waiting = shell.hub.load(wanted, wanted.mediators[0], shell.unix_s)
+    assert any(isinstance(effect, fx.Store) for effect in waiting), "cid has no lease yet"
+    told = shell.give(1, w.Interest(all=True), 1.0)
+    assert names(shell.view(1, "ann")) == {"ann", "bob", "cid", "dan"}
+    assert told[-1] == sealed(shell, 1)
+    assert sealed(shell, 1).online
+    shell.perform(waiting)
+    seals = [message for message in shell.sent[1] if isinstance(message, w.Sealed)]
+    by_generation: dict[int, str] = {}
+    for seal in seals:
+        assert by_generation.setdefault(seal.generation, seal.digest) == seal.digest
+    assert shell.view(1, "ann").generation == shell.hub.generation
 
 
 def test_interest_in_strangers_looks_like_interest_in_nobody() -> None:

@@ -420,3 +420,21 @@ def test_a_mapping_disturbs_no_pair_that_is_direct() -> None:
     world.start()
     world.run(20)
     assert a.manager.set_mapped(Candidate("mapped", "203.0.113.1:51820"), world.now) == []
+
+
+def test_a_view_that_says_again_who_is_online_has_no_path_checked() -> None:
+    """Every reconcile of the host tells the presence of all peers; a single message of the mediator is a reason."""
+    world = two_behind_nats()
+    a, b = world.hosts
+    world.start()
+    world.run(30)
+    due = a.manager.next_timer()
+    assert a.manager.presence_in_view({b.key: True}, world.now) == []
+    assert a.manager.presence_in_view({b.key: None}, world.now) == []
+    assert a.manager.next_timer() == due
+    assert a.manager.peer_online(b.key, True, world.now), "the mediator itself says it again: a check"
+    world.run(30)
+    assert a.manager.presence_in_view({b.key: False}, world.now), "this is news"
+    assert a.manager.presence_in_view({b.key: False}, world.now) == []
+    assert a.manager.presence_in_view({b.key: True}, world.now)
+    assert kinds(world) == ["direct", "direct"]

@@ -107,8 +107,11 @@ def test_who_looks_at_all_knows_all_for_a_minute() -> None:
     client = large(OTHERS[0])
     assert sent(client.look_at_all(1.0)) == [w.Interest(all=True)]
     assert client.look_at_all(1.0 + i.RENEW_S - 1) == [], "it is told of all already"
+    give(client, w.Presences([], text(OTHERS[0])), 1.1)
+    assert client.awaits_all, "an answer to another question"
     _, sealed = parts(view(COUNT))
     answer = give(client, sealed, 1.2)
+    assert not client.awaits_all
     assert known(answer) == dict.fromkeys((*OTHERS, KEY), True)
     assert not [effect for effect in answer if isinstance(effect, ViewChanged)]
     assert known(give(client, w.Presence(str(OTHERS[3]), online=False), 2.0)) == {OTHERS[3]: False}
@@ -180,6 +183,7 @@ def test_who_wants_more_than_can_be_declared_asks_for_all_again_and_again() -> N
     client = ready()
     client.interested(many.members.keys(), 0.0)
     assert sent(show(client, many)) == [w.Interest(all=True)]
+    assert client.awaits_all, "whoever looks waits for this answer"
     assert sent(client.handle_timer(20.0)) == [w.Ping(1)]
     give(client, w.Pong(1), 25.0)
     assert client.next_timer() == i.RENEW_S

@@ -561,7 +561,7 @@ class SimMember:
             self._paths(manager.observe(key, status, now))
         if agent.view is not None:
             there = {key: member.online for key, member in agent.view.members.items()}
-            self._paths(manager.peers_online(there, now))
+            self._paths(manager.presence_in_view(there, now))
 
     def _tick(self, agent: _Agent) -> None:
         if self.agent is agent:

@@ -237,8 +237,7 @@ class ControlClient:
         self.interest: frozenset[WireGuardKey] = frozenset()
         """The members whose presence this host needs."""
         self._told = asyncio.Event()
-        """Cleared while the mediator is asked for the presence of all."""
-        self._told.set()
+        """Set with each answer of the mediator about presence, and with the end of a connection."""
         self._on_effect = on_effect
         self._on_state = on_state
         self._named: tuple[Mediator, ...] = ()
@@ -324,18 +323,21 @@ class ControlClient:
     def look_at_all(self) -> None:
         """Somebody looks at all members: ask for their presence, unless that was done a moment ago."""
         wire = self._wire
-        if wire is None or wire.session is None:
-            return
-        if asked := wire.session.look_at_all(time.monotonic()):
-            self._told.clear()
-            wire.perform(asked)
+        if wire is not None and wire.session is not None:
+            wire.perform(wire.session.look_at_all(time.monotonic()))
 
     async def know_all(self) -> None:
         """Ask for the presence of all members, and wait for an answer that is out, at most `LOOK_S`."""
         self.look_at_all()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
-                await self._told.wait()
+                while self._awaits_all:
+                    self._told.clear()
+                    await self._told.wait()
+
+    @property
+    def _awaits_all(self) -> bool:
+        return self._wire is not None and self._wire.session is not None and self._wire.session.awaits_all
 
     def deliver(self, effect: Effect) -> None:
         """Pass an effect of the session to the agent."""
@@ -358,6 +360,7 @@ class ControlClient:
             self._backoff.spread(len(effect.view.members))
             self._choice.works()
             self.refused = None
+            self._told.set()
         self._on_effect(effect)
 
     def _set_state(self, state: LinkState) -> None:

@@ -548,6 +548,10 @@ class PathRunner:
         """The mediator reports members online, or offline: then their paths are checked. None: not known any more."""
         self._perform(self._manager.peers_online(online, time.monotonic()))
 
+    def presence_in_view(self, online: Mapping[WireGuardKey, bool | None]) -> None:
+        """The presence of all peers in the present view: the paths of those are checked whose presence is news."""
+        self._perform(self._manager.presence_in_view(online, time.monotonic()))
+
     def watch(self, for_s: float) -> None:
         """There will be a viewer of this host for `for_s` seconds."""
         now = time.monotonic()
