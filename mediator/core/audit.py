@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mediator.core.admissions import Verdict
+from netctl.model.forpeople import counted
 from netctl.model.keys import WireGuardKey
 
 MAX_ENTRIES = 100_000
@@ -38,7 +39,7 @@ class Entry:
 
 def of_invite(network: str, uses: int, until: str, name: str) -> str:
     """The detail of `invited`; `until`: a date."""
-    hosts = "1 use" if uses == 1 else f"{uses} uses"
+    hosts = counted(uses, "use")
     return f"network '{network}', {hosts}, until {until}" + (f", for '{name}'" if name else "")
 
 

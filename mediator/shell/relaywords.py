@@ -7,6 +7,7 @@ from typing import Any
 
 from mediator.core.relay_limits import Limits
 from mediator.shell import output
+from netctl.model.forpeople import counted
 
 LIMITS = (
     ("--pair-rate", "MBIT/S", 1000.0, "what one member may send to one other"),
@@ -58,8 +59,8 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
         return
     done, limits = relay["counters"], relay["limits"]
     output.line(
-        f"relay: {relay['bindings']} bindings, {_size(done['forwarded_bytes'])} passed on, datagrams dropped: "
-        f"{done['dropped_stranger']} of strangers, {done['dropped_type']} not WireGuard's, "
+        f"relay: {counted(relay['bindings'], 'binding')}, {_size(done['forwarded_bytes'])} passed on, "
+        f"datagrams dropped: {done['dropped_stranger']} of strangers, {done['dropped_type']} not WireGuard's, "
         f"{done['dropped_rate']} beyond a limit"
     )
     for row in relay["accounts"][:BUSIEST]:
@@ -76,12 +77,12 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
         )
     if relay["ahead"] or relay["overdue"]:
         output.warning(
-            f"refused by this machine's clock: {relay['overdue']} messages with a grant that is over, {relay['ahead']} "
-            "with one that ends too late"
+            f"refused by this machine's clock: {counted(relay['overdue'], 'message')} with a grant that is over, "
+            f"{relay['ahead']} with one that ends too late"
         )
     heard = [side["at"] is not None for pair in relay["pairs"] for side in pair["sides"] if side["stock"]]
     if heard:
-        output.line(f"  stock apps: {sum(heard)} of {len(heard)} pairs are heard")
+        output.line(f"  stock apps heard: {sum(heard)} of {counted(len(heard), 'pair')}")
 
 
 def _size(count: float) -> str:

@@ -46,6 +46,7 @@ from mediator.shell.stunserver import StunServer, check_own
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError, NetctlError
+from netctl.model.forpeople import counted
 from netctl.model.keys import WireGuardKey
 from netctl.system.guard import Guard
 from netctl.system.sdnotify import notify, watchdog_s
@@ -389,8 +390,8 @@ class Server:
         if mediator is not None and (said := other_ports(document, mediator)) is not None:
             _LOG.warning(said)
         _LOG.info(
-            f"from the store: document {document.digest[:12]}, {len(document.members)} members, "
-            f"{len(document.networks)} networks"
+            f"from the store: document {document.digest[:12]}, {counted(len(document.members), 'member')}, "
+            f"{counted(len(document.networks), 'network')}"
         )
 
     def _note_document(self, document: Document) -> None:
@@ -572,9 +573,11 @@ class Server:
             self._loaded_s = time.time()
             self._tasks.start("keeping the document", self._keep_document())
             self._note_document(document)
-            _LOG.info(
-                f"{self._watched.path}: {len(document.members)} members, {len(document.networks)} networks"
+            members, networks = (
+                counted(len(document.members), "member"),
+                counted(len(document.networks), "network"),
             )
+            _LOG.info(f"{self._watched.path}: {members}, {networks}")
 
     def _divert(self, connection: socket.socket, protocols: tuple[bytes, ...]) -> bool:
         """Pass a connection for the relay on to it. Without a relay the connection just ends, without an offence."""

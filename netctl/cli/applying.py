@@ -97,9 +97,7 @@ def apply_document(wish: ApplyWish, locations: Locations) -> int:
         output.warning(f"{result.waiting}; this host goes on with what the mediator said last")
     if wish.output != "json":
         count = result.changed
-        output.line(
-            "nothing to change" if not count else f"applied: {count} change{'s' if count != 1 else ''}"
-        )
+        output.line("nothing to change" if not count else f"applied: {output.counted(count, 'change')}")
     if result.armed is not None:
         output.note(
             f"armed: this host goes back in {result.armed.rolls_back_in_s:.0f} s unless you run `netctl confirm`"

@@ -9,6 +9,7 @@ from typing import Self
 
 from netctl.cli import output
 from netctl.fleet.rollout import HostRun, State
+from netctl.model.forpeople import counted
 
 SIGNS = {
     State.WAITING: "·",
@@ -72,7 +73,7 @@ class Live:
         shown = (self._order if len(self._order) < size.lines - 1 else busy)[: size.lines - 2]
         done = sum(self._state(host) is State.DONE for host in self._order)
         width = max((len(host) for host in shown), default=0)
-        lines = [f"{done} of {len(self._order)} hosts done"]
+        lines = [f"{done} of {counted(len(self._order), 'host')} done"]
         for host in shown:
             run = self._runs.get(host)
             doing = (run.why or run.task) if run is not None and run.state is not State.DONE else ""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from netctl.model.forpeople import age as age
+from netctl.model.forpeople import counted as counted
 from netctl.model.forpeople import size as size
 from netctl.model.printable import printable, printable_json, printable_lines
 

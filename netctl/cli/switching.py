@@ -17,6 +17,6 @@ def switch(locations: Locations, request: Up | Down) -> int:
     count = result.changed
     what = request.network or "this host"
     output.line(
-        f"{what} is {request.operation()}" + (f": {count} change{'s' if count != 1 else ''}" if count else "")
+        f"{what} is {request.operation()}" + (f": {output.counted(count, 'change')}" if count else "")
     )
     return 0

@@ -15,6 +15,7 @@ from netctl.lab.internet import Lab, statuses_of
 from netctl.lab.probes import acl_checks, broadcast, ping_all
 from netctl.model.document import Document, Mode
 from netctl.model.errors import EngineError
+from netctl.model.forpeople import counted
 
 MEET_TIMEOUT_S = 40.0
 """Login, introduction and a handshake take two or three seconds; a small busy machine needs more."""
@@ -45,7 +46,7 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
     yield _paths(lab, statuses, rtts)
     yield _pings(lab, rtts)
     lost = [f"{one} → {other}" for (one, other), rtt in rtts.items() if rtt is None]
-    text = f"{len(rtts) - len(lost)} of {len(rtts)} pings by name answered"
+    text = f"{len(rtts) - len(lost)} of {counted(len(rtts), 'ping')} by name answered"
     yield Check(not lost, text + (f"; not: {', '.join(lost)}" if lost else ""))
     failed.extend(f"ping {pair}" for pair in lost)
 
@@ -78,7 +79,7 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
         passed = sum(entry.wanted for entry in checks)
         yield Check(
             not wrong,
-            f"{passed} flows to let through and {len(checks) - passed} to block: {len(wrong)} wrong",
+            f"{counted(passed, 'flow')} to let through and {len(checks) - passed} to block: {len(wrong)} wrong",
         )
         failed.extend(f"{entry.src} to {entry.dst}:{entry.what}" for entry in wrong)
 
@@ -93,7 +94,8 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
         return
     names = lab.topology.members
     yield Verdict(
-        True, f"{len(names)} hosts behind {len(lab.topology.boxes)} NATs are one LAN ({seconds:.0f} s)"
+        True,
+        f"{counted(len(names), 'host')} behind {counted(len(lab.topology.boxes), 'NAT')} are one LAN ({seconds:.0f} s)",
     )
 
 
@@ -117,7 +119,9 @@ def _meet(lab: Lab) -> Iterator[Event | Statuses]:
             before, settled_at = ends, now + SETTLE_S
         up = sum(path != "none" for path in ends.values())
         relayed = sum(path.startswith("relay") for path in ends.values())
-        text = f"{up} of {len(ends)} tunnel ends up" + (f", {relayed} over the relay" if relayed else "")
+        text = f"{up} of {counted(len(ends), 'tunnel end')} up" + (
+            f", {relayed} over the relay" if relayed else ""
+        )
         if text != said:
             yield Progress(text)
             said = text

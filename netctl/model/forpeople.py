@@ -1,4 +1,4 @@
-"""Formats durations and sizes for people."""
+"""Formats durations, sizes and counts for people."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things for people: ``1 member``, ``0 members``. `what`: one of them; its plural ends in s."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

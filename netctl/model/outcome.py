@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netctl.model.forpeople import counted
+
 
 @dataclass(frozen=True, slots=True)
 class ApplyOutcome:
@@ -24,4 +26,4 @@ def in_words(outcome: ApplyOutcome) -> str:
     if outcome.error is not None:
         after = "everything is as it was" if outcome.rolled_back else "the host is between two states"
         return f"{outcome.error}; {after}"
-    return f"{outcome.changed} change{'s' if outcome.changed != 1 else ''}"
+    return counted(outcome.changed, "change")

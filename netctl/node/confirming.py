@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 
 from netctl.model.errors import LocalError, NetctlError
+from netctl.model.forpeople import counted
 from netctl.model.outcome import ApplyOutcome
 from netctl.node import effects as do
 from netctl.node import events as on
@@ -167,7 +168,7 @@ def expire(context: Context) -> Job[None]:
 
 def _report(context: Context, outcome: ApplyOutcome) -> None:
     if outcome.error is None:
-        context.say(f"went back: {outcome.changed} changes")
+        context.say(f"went back: {counted(outcome.changed, 'change')}")
     # log each error once: the roll-back is tried every RETRY_S, and a full disk may fail it each time
     elif outcome.error != context.not_back:
         context.warn(f"not gone back yet, trying again: {outcome.error}")

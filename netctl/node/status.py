@@ -9,6 +9,7 @@ from netctl import __version__
 from netctl.config.resolve.guests import guests_in, with_guests
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.model.forpeople import counted
 from netctl.model.keys import WireGuardKey
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.udp import carried, to_json
@@ -260,7 +261,7 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
     ]
     distrusted = [peer for peer in result["peers"] if peer["distrust"] is not None]
     if distrusted:
-        more = f" (and {len(distrusted) - 1} more peers)" if len(distrusted) > 1 else ""
+        more = f" (and {counted(len(distrusted) - 1, 'more peer')})" if len(distrusted) > 1 else ""
         first = distrusted[0]
         result["conditions"].append(f"{first['name']}{more} goes by {first['path']}: {first['distrust']}")
     return result

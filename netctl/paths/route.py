@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.forpeople import counted
 from netctl.paths.constants import ANSWER_WITHIN, MAX_OUTSTANDING, REFUSED_FIRST, REFUSED_MAX, TRUST_FRESH
 from netctl.wire.probe import ProbeFlag
 
@@ -174,4 +175,4 @@ class Route:
             return f"{what}: answers in {(self.rtt_s or 0) * 1000:.1f} ms, not chosen"
         if not self.pings_sent:
             return f"{what}: not tried yet"
-        return f"{what}: no answer to {self.pings_sent} probe{'s' if self.pings_sent > 1 else ''}"
+        return f"{what}: no answer to {counted(self.pings_sent, 'probe')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from netctl.model.forpeople import counted
 from netctl.model.hoststate import Opening
 from netctl.plan import changes as c
 from netctl.plan.diff import Plan
@@ -67,10 +68,6 @@ def _prefixes(prefixes: frozenset[Any]) -> str:
     text = ", ".join(str(prefix) for prefix in shown[:SHOWN_ADDRESSES])
     more = len(shown) - SHOWN_ADDRESSES
     return text + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _opening(opening: Opening) -> str:
@@ -141,7 +138,7 @@ def _line(change: c.Change) -> str:
         case c.RemoveUnreachable(destination):
             return f"- unreachable {destination}"
         case c.SetFilter(table, added, changed):
-            whole = f"{_count(len(table.rules), 'rule')}, default deny on {', '.join(sorted(table.links))}"
+            whole = f"{counted(len(table.rules), 'rule')}, default deny on {', '.join(sorted(table.links))}"
             if added:
                 return f"+ filter: {whole}"
             return f"~ filter: {'; '.join(changed)} ({whole})"

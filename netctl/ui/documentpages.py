@@ -18,6 +18,7 @@ from starlette.routing import Route
 from netctl.config import Loaded, load_document
 from netctl.config.load.build import digest
 from netctl.model.errors import ConfigError, Finding, NetctlError
+from netctl.model.forpeople import counted
 from netctl.ui.brokerclient import BrokerClient
 from netctl.ui.brokerwire import ApplyDocument, ConfirmDocument, DocumentText, ReadDocument
 from netctl.ui.livefeed import LiveFeed
@@ -219,7 +220,7 @@ class DocumentPages:
             return await self._editor(request, read, text, base, 422, f"{done.error}; {after}")
         await self._feed.fresh(0.0)
         count = done.changed
-        said = [f"applied: {count} change{'s' if count != 1 else ''} on this host", *done.warnings]
+        said = [f"applied: {counted(count, 'change')} on this host", *done.warnings]
         return await self._whole(request, said="; ".join([*said, *([done.waiting] if done.waiting else [])]))
 
     async def _confirm(self, request: Request) -> Response:

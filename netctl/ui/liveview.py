@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from netctl.model.forpeople import counted
 from netctl.model.printable import printable
 from netctl.ui.peerhistory import PeerHistory, Sample
 from netctl.ui.peerview import cells, matches, presence, troubles
@@ -135,7 +136,7 @@ def _title(status: StatusReply | None) -> Text:
         return Text("netctl top", style="bold")
     online = sum(presence(peer) == "online" for peer in status.peers)
     title = Text(printable(status.member or "not a member"), style="bold", no_wrap=True)
-    return title.append(f"  {online} of {len(status.peers)} others online", style="not bold")
+    return title.append(f"  {online} of {counted(len(status.peers), 'other')} online", style="not bold")
 
 
 def _table(choice: Choice, *, wide: bool) -> Table:

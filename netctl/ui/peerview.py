@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from netctl.model.forpeople import age, size
+from netctl.model.forpeople import age, counted, size
 from netctl.ui.peerhistory import Sample
 from netctl.wire.agentrequests import DoctorReply, PeerState, StatusReply
 
@@ -131,7 +131,7 @@ def troubles(status: StatusReply) -> list[str]:
     if status.drift:
         count = len(status.drift)
         first = status.drift[0].line
-        more = f", and in {count - 1} more ways" if count > 1 else ""
+        more = f", and in {counted(count - 1, 'more way')}" if count > 1 else ""
         said.append(f"this host departs from the document: {first}{more}")
     return list(dict.fromkeys(said))
 

@@ -173,7 +173,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["import", str(tmp_path / "fleet"), "--to", str(target)]) == 0
     said = capsys.readouterr()
     assert "a/wg0.conf:15:1: presharedkey is not carried: no secret belongs into the document" in said.err
-    assert "3 members, 1 networks from 3 files; it plans to what the files say" in said.err
+    assert "3 members, 1 network from 3 files; it plans to what the files say" in said.err
     assert main(["validate", str(target)]) == 0
     assert main(["fmt", "--check", str(target)]) == 0
     assert main(["import", str(tmp_path / "fleet"), "--to", str(target)]) == 1

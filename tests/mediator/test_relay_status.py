@@ -60,7 +60,7 @@ def test_it_says_who_sends_and_what_was_refused(
     said = capsys.readouterr().out
     assert "nas: 600 B sent" in said
     assert "of 1.0 kB today, 600 B refused" in said
-    assert "stock apps: 0 of 1 pairs are heard" in said
+    assert "stock apps heard: 0 of 1 pair\n" in said
     assert (tmp_path / SOCKET_NAME).stat().st_mode & 0o777 == 0o600
 
 

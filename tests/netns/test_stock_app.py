@@ -157,7 +157,7 @@ def test_the_mediator_says_what_it_sent(world: World) -> None:
     heard = [side["at"] for pair in told["relay"]["pairs"] for side in pair["sides"] if side["stock"]]
     assert len(heard) == len(world.lab.network.members)
     assert None not in heard
-    assert "4 of 4 pairs are heard" in world.lab.node("mediator").run(status)
+    assert "stock apps heard: 4 of 4 pairs" in world.lab.node("mediator").run(status)
 
 
 def test_the_acls_hold_for_it(world: World) -> None:

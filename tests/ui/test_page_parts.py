@@ -245,4 +245,4 @@ def test_troubles_say_what_is_wrong() -> None:
     assert said[0] == "disk full"
     assert any("this host is down" in line for line in said)
     assert any("not reached for 3 min: no route" in line for line in said)
-    assert said[-1] == "this host departs from the document: the route is gone, and in 1 more ways"
+    assert said[-1] == "this host departs from the document: the route is gone, and in 1 more way"

@@ -7,6 +7,7 @@ import argparse
 from mediator.shell import output
 from mediator.shell.asking import ask_mediator
 from mediator.shell.options import add_output, add_state
+from netctl.model.forpeople import counted
 from netctl.wire import operatorrequests as r
 
 
@@ -24,9 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
         output.json(answer.plain)
         return 0
     for ban in found.bans:
-        output.line(f"{ban.source}: {ban.left_s:.0f} s left, {ban.refused} connections refused")
+        output.line(f"{ban.source}: {ban.left_s:.0f} s left, {counted(ban.refused, 'connection')} refused")
     for slow in found.slowed:
-        output.line(f"{slow.member}: logs in too often, {slow.refused} logins refused")
+        output.line(f"{slow.member}: logs in too often, {counted(slow.refused, 'login')} refused")
     if not found.bans and not found.slowed:
-        output.line(f"nobody is banned; {found.unauthenticated} connections have not logged in yet")
+        output.line(f"nobody is banned; connections that have not logged in yet: {found.unauthenticated}")
     return 0

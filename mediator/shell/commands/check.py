@@ -12,6 +12,7 @@ from mediator.shell.options import add_document, add_state
 from mediator.shell.storeplace import elsewhere, had_store, open_store
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import NetctlError
+from netctl.model.forpeople import counted
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     sound = ""
     try:
         document, mediator = load_mediator(arguments.document, identity.public)
-        sound = f"{len(document.members)} members, {{leases}}, at {mediator.host}:{mediator.port}"
+        sound = f"{counted(len(document.members), 'member')}, {{leases}}, at {mediator.host}:{mediator.port}"
     except NetctlError as error:
         kept = state / KEPT_FILE
         more = f"\nthe server starts with the last good one, {kept}" if kept.exists() else ""
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             problems += [f"store: {problem}" for problem in store.check()]
             if store.takes_nothing is not None:
                 problems.append(f"store: {store.takes_nothing}")
-            leases = f"{len(store.leases())} leases"
+            leases = counted(len(store.leases()), "lease")
             store.close()
     except NetctlError as error:
         problems.append(f"store: {error}")

@@ -26,6 +26,7 @@ from netctl.config import load_document
 from netctl.config.edit.template import TRIES, Server, first_document, free_pool, installation_id
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
+from netctl.model.forpeople import counted
 from netctl.system.files import PUBLIC_DIRECTORY, create, make_directory
 from netctl.system.ourselves import module
 from netctl.wire import operatorrequests as r
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         _join(invite)
     _say_firewall(ports)
     output.note(
-        f"The mediator runs, and network '{network}' takes {arguments.uses} hosts for {arguments.expires}."
+        f"The mediator runs, and network '{network}' takes {counted(arguments.uses, 'host')} for {arguments.expires}."
     )
     output.note("On each host, with netctl installed, type `sudo netctl join` and give it this string:")
     output.line(invite)

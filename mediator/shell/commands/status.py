@@ -12,6 +12,7 @@ from mediator.shell.options import add_output, add_state
 from mediator.shell.relaystatus import ask_relay
 from mediator.shell.relaywords import say_relay
 from mediator.shell.stateroles import is_apart
+from netctl.model.forpeople import counted
 from netctl.wire import operatorrequests as r
 
 
@@ -36,7 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         output.json({**answer.plain, "relay": relay})
         return 1 if document.refused or document.store_refused else 0
-    output.line(f"{state.online} of {state.members} members online, {state.networks} networks")
+    output.line(
+        f"{state.online} of {counted(state.members, 'member')} online, {counted(state.networks, 'network')}"
+    )
     output.line(f"document {document.path}, digest {document.digest[:12]}, for {document.since_s:.0f} s")
     _say_bus(state)
     _say_relays(state.relays)
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         output.warning(message)
     if state.without_port:
         output.warning(
-            f"no relay port is left for {state.without_port} pairs with stock apps: widen relayPorts"
+            f"no relay port is left for {counted(state.without_port, 'pair')} with stock apps: widen relayPorts"
         )
     if document.disagrees:
         output.warning(document.disagrees)
@@ -92,9 +95,9 @@ def _say_bus(state: r.ServerStatus) -> None:
     else:
         output.line(f"bus {state.bus}")
     if state.bus_dropped:
-        output.warning(f"{state.bus_dropped} messages of the bus were not of this release, and were dropped")
+        output.warning(f"dropped from the bus: {counted(state.bus_dropped, 'message')} not of this release")
     for other in state.mediators:
-        members = f"{other.online} member{'' if other.online == 1 else 's'}"
+        members = counted(other.online, "member")
         if other.alive:
             output.line(f"mediator {other.name}: {members} online there")
         else:

@@ -15,6 +15,7 @@ from netctl.agent.log import say, warn
 from netctl.agent.watchers.filewatch import QUIET_S, SLOW_S, FileWatch, Seen
 from netctl.config.load.build import digest
 from netctl.model.errors import ConfigError, NetctlError
+from netctl.model.forpeople import counted
 from netctl.model.outcome import ApplyOutcome
 from netctl.node.commit import Terms
 from netctl.node.state import NodeState
@@ -128,7 +129,7 @@ class DocumentWatch:
             self._refuse(f"{outcome.error}; {how}")
         else:
             self._error = None
-            say(f"{self._path} was saved and applied: {outcome.changed} changes")
+            say(f"{self._path} was saved and applied: {counted(outcome.changed, 'change')}")
         return True
 
     def _refuse(self, why: str) -> None:

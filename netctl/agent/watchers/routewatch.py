@@ -62,7 +62,7 @@ class RouteWatch:
         if time.monotonic() - self._said_s > SAY_S:
             self._said_s = time.monotonic()
             say(
-                f"{count} routes or addresses of ours were taken away; they are back after {self.lasted_s:.2f} s"
+                f"routes or addresses of ours were taken away, {count} in all: back after {self.lasted_s:.2f} s"
             )
         return True
 

@@ -13,6 +13,7 @@ from netctl.agent.storage.locations import Locations
 from netctl.cli import output
 from netctl.cli.ask import NoAgentError, ask
 from netctl.model.errors import LocalError, NetctlError
+from netctl.model.forpeople import counted
 from netctl.system.files import open_log
 from netctl.wire import agentrequests as r
 
@@ -121,7 +122,7 @@ def _take_back(locations: Locations, nonce: str, said: str) -> str:
         except NoAgentError:
             with host_lock(locations):
                 outcome = roll_back(locations)
-            text = outcome.error or f"went back without an agent: {outcome.changed} changes"
+            text = outcome.error or f"went back without an agent: {counted(outcome.changed, 'change')}"
     except (NetctlError, OSError) as error:
         text = str(error)
     if text != said:

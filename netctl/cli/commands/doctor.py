@@ -37,7 +37,9 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
             output.line(f"       {check.advice}")
     for reason, packets in sorted(refused.items(), key=lambda item: -item[1]):
         what = f": {MEANINGS[reason]}" if reason in MEANINGS else ""
-        output.line(f"note dropped since the filter was loaded: {packets} packets{what} ({reason})")
+        output.line(
+            f"note dropped since the filter was loaded: {output.counted(packets, 'packet')}{what} ({reason})"
+        )
     return status
 
 

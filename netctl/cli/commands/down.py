@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     if outcome.error is not None:
         output.error(outcome.error)
         return 1
-    output.line(f"this host is down: {outcome.changed} changes")
+    output.line(f"this host is down: {output.counted(outcome.changed, 'change')}")
     return 0

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         raise LocalError("no peer has a tunnel with this host yet: there is nothing to show")
     pinger = Pinger(targets)
     try:
-        output.progress(f"asking {len(targets)} peers, with the mediator")
+        output.progress(f"asking {output.counted(len(targets), 'peer')}, with the mediator")
         before = pinger.stretch(BEFORE_S)
         ask(locations, r.Drill(arguments.seconds))
         try:
@@ -159,6 +159,7 @@ def _tell(arguments: argparse.Namespace, rows: list[Row], back_s: float | None) 
     elif back_s is None:
         output.verdict(False, f"this host is not back at its mediator after {BACK_S:.0f} s")
     else:
-        said = f"{len(held)} of {len(asked)} tunnels held for {arguments.seconds:g} s without the mediator"
+        tunnels = output.counted(len(asked), "tunnel")
+        said = f"{len(held)} of {tunnels} held for {arguments.seconds:g} s without the mediator"
         output.verdict(good, f"{said}; back after {back_s:.1f} s")
     return 0 if good else 1

@@ -89,7 +89,11 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         if target.exists() and not arguments.force:
             raise LocalError(f"{target} exists already; --force replaces it")
         write_atomic(target, imported.text, 0o644)
-    count = f"{imported.members} members, {imported.networks} networks from {len(files)} files"
+    members, networks = (
+        output.counted(imported.members, "member"),
+        output.counted(imported.networks, "network"),
+    )
+    count = f"{members}, {networks} from {output.counted(len(files), 'file')}"
     same = "it plans to what the files say" if not imported.differences else "see above for what differs"
     output.note(f"{count}; {same}")
     output.note(

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     if arguments.output == "json":
         output.json(created.plain)
         return 0
-    hosts = "1 host" if made.uses == 1 else f"{made.uses} hosts"
+    hosts = output.counted(made.uses, "host")
     approval = "; each waits for `netctl members approve`" if made.approve == "manual" else ""
     output.note(
         f"invite {made.id} for {hosts} to '{made.network}', good for {arguments.expires}{approval}. "

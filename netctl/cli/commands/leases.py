@@ -44,5 +44,5 @@ def _forget(arguments: argparse.Namespace, locations: Locations) -> int:
         raise LocalError("say whose leases to forget, or --all")
     done = ask(locations, r.ForgetLeases(arguments.member), output.progress).reply
     count = done.forgotten
-    output.line(f"forgot {count} lease{'s' if count != 1 else ''}; what the mediator says next is believed")
+    output.line(f"forgot {output.counted(count, 'lease')}; what the mediator says next is believed")
     return 0

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         output.error(done.reply.error)
         return 1
     if arguments.output != "json":
-        output.line(f"pruned: {done.reply.changed} removal{'s' if done.reply.changed != 1 else ''}")
+        output.line(f"pruned: {output.counted(done.reply.changed, 'removal')}")
     return 0
 
 

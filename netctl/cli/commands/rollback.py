@@ -43,5 +43,5 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         return ROLL_BACK_FAILED
     if arguments.output != "json":
         count = result.changed
-        output.line(f"rolled back: {count} change{'s' if count != 1 else ''}; the document of before is back")
+        output.line(f"rolled back: {output.counted(count, 'change')}; the document of before is back")
     return CONVERGED

@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     quiet = arguments.output == "json"
     with Live(quiet) as live:
         rollout = Rollout(text, document, inventory, wishes, live.tell)
-        live.heading(f"looking at {len(rollout.runs)} hosts")
+        live.heading(f"looking at {output.counted(len(rollout.runs), 'host')}")
         rollout.look()
         live.close()
         rows = rollout.plan()
@@ -185,7 +185,7 @@ def _show_plan(rows: list[PlanRow], inventory: Inventory) -> None:
 def _ask(count: int) -> None:
     if not sys.stdin.isatty():
         raise LocalError("nobody is there to ask: --yes rolls out without asking")
-    output.note(f"Roll out to {count} hosts? [y/N]")
+    output.note(f"Roll out to {output.counted(count, 'host')}? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise LocalError("nothing was rolled out")
 

@@ -90,7 +90,9 @@ def _show(arguments: argparse.Namespace, locations: Locations) -> int:
         paths = ", ".join(drift.paths)
         output.warning(f"the host departs from the document at {paths}: {drift.line}")
     if (more := len(state.drift) - SHOWN_DRIFT) > 0:
-        output.warning(f"the host departs from the document in {more} more ways: `netctl status -o json`")
+        output.warning(
+            f"the host departs from the document in {output.counted(more, 'more way')}: `netctl status -o json`"
+        )
     return 0
 
 

@@ -37,7 +37,9 @@ def _test(path: Path) -> int:
         if network.tests
     }
     for name, count in counts.items():
-        output.check(True, f"{name}: {count} expectations hold")
+        output.check(
+            True, f"{name}: {output.counted(count, 'expectation')} {'holds' if count == 1 else 'hold'}"
+        )
     if not counts:
         output.warning(f"{path} has no tests: `netctl explain networks.NAME.tests` shows how they look")
     return 0

@@ -44,9 +44,10 @@ def _validate(path: Path, form: str) -> int:
     else:
         show_findings(findings, text)
         if document is not None:
-            counts = f"{len(document.members)} members, {len(document.networks)} networks"
+            members, networks = len(document.members), len(document.networks)
+            counts = f"{output.counted(members, 'member')}, {output.counted(networks, 'network')}"
             output.line(f"{path} is valid: {counts}")
         else:
             errors = sum(finding.severity == "error" for finding in findings)
-            output.note(f"{path} is not valid: {errors} error{'s' if errors != 1 else ''}")
+            output.note(f"{path} is not valid: {output.counted(errors, 'error')}")
     return CONVERGED if document is not None else FAILED

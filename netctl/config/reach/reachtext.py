@@ -15,6 +15,7 @@ from netctl.config.reach.reachchanges import (
     ReachChanges,
     TunnelDrop,
 )
+from netctl.model.forpeople import counted
 
 SHOWN_NAMES = 3
 """Names in one line; the others are only counted."""
@@ -44,7 +45,8 @@ def reach_lines(changes: ReachChanges) -> list[str]:
         more = len(listed) - SHOWN_LINES + changes.left_out.get(kind, 0) if len(listed) > SHOWN_LINES else 0
         lines.extend(listed[:SHOWN_LINES])
         if more:
-            lines.append(f"~ … and {more} more changes of {(kind or 'names').replace('cut_off', 'reach')}")
+            what = (kind or "names").replace("cut_off", "reach")
+            lines.append(f"~ … and {counted(more, 'more change')} of {what}")
     if not changes.complete:
         lines.append("~ there are more changes of reach: the rules are too many to compare every pair")
     return lines

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from netctl.model.forpeople import counted
+
 NAMED = 8
 """Names in one line; the rest as a number."""
 
@@ -22,7 +24,7 @@ def checks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
         found.append(_check("ok", f"paths to peers: {text}"))
     idle = sum(peer["path"] == "idle" for peer in peers)
     if idle:
-        found.append(_check("ok", f"idle, opens with the first packet: {idle} peer{'s' if idle > 1 else ''}"))
+        found.append(_check("ok", f"idle, opens with the first packet: {counted(idle, 'peer')}"))
     lost = [peer["name"] for peer in peers if peer["path"] == "none" and peer["online"]]
     if lost:
         advice = f"`netctl why {state['member']} {lost[0]}` says what was tried"
