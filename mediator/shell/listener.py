@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
+from mediator.shell.tlsstream import TlsStream, ready, shake_hands
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
@@ -63,6 +64,7 @@ class Listener:
         self._on_full = on_full
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
+        self._ending: set[TlsStream] = set()
         self._hang_up: dict[int, Callable[[], object]] = {}
         """A function that ends each unauthenticated connection, for evictions, by ticket."""
 
@@ -91,6 +93,11 @@ class Listener:
             opened.close()
         self._sockets.clear()
         self._handshakes.cancel()
+
+    def hang_up(self) -> None:
+        """End the connections that still wait for their other side's end."""
+        for stream in list(self._ending):
+            stream.abort()
 
     def authenticated(self, ticket: int) -> None:
         """A connection has authenticated."""
@@ -162,24 +169,26 @@ class Listener:
                 connection.close()  # our copy; the relay has its own
                 self.leave(ticket)
                 return
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._factory(source, ticket),
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=TLS_TIMEOUT_S,
-            )
+            try:
+                async with asyncio.timeout(TLS_TIMEOUT_S):
+                    tls = await shake_hands(connection, self._context)
+            except TimeoutError as error:  # large packets may not pass: no offence
+                raise ConnectionAbortedError("the handshake takes too long") from error
+            stream = TlsStream(tls, self._factory(source, ticket), self._ending)
             if ticket in self._hang_up:
-                self._hang_up[ticket] = transport.abort
+                self._hang_up[ticket] = stream.abort
+            stream.begin()
         except (Exception, asyncio.CancelledError) as error:
             expected = isinstance(error, (OSError, EOFError, asyncio.CancelledError))
             if not expected:  # TLS errors and time-outs are OSErrors: any other one is our fault
                 self._guard.caught("a handshake", error)
-            with contextlib.suppress(OSError):  # uvloop has closed the socket already, and raises for that
-                connection.close()
+            connection.close()
             self.leave(ticket)
             if isinstance(error, TimeoutError):
                 self.offend(source, "timeout")
-            elif isinstance(error, ssl.SSLError):  # a plain close, as of a health check, is no offence
+            elif isinstance(error, ssl.SSLError) and not isinstance(
+                error, ssl.SSLEOFError
+            ):  # a plain close, as of a health check, is no offence
                 self.offend(source, "tls")
 
 
@@ -207,16 +216,5 @@ async def _peek(connection: socket.socket, size: int) -> bytes:
         data = connection.recv(size, socket.MSG_PEEK)
         if len(data) == size or not data:
             return data
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(connection.fileno(), _done, readable)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(connection.fileno())
+    await ready(connection.fileno())
     return connection.recv(size, socket.MSG_PEEK)
-
-
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -9,7 +9,6 @@ import os
 import resource
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +42,7 @@ from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
 from mediator.shell.storethread import StoreThread
 from mediator.shell.stunserver import StunServer, check_own
+from mediator.shell.tlsstream import TlsStream
 from mediator.shell.watched import WatchedDocument
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import LocalError, NetctlError
@@ -503,6 +503,8 @@ class Server:
             await self._link.close()
         await self._tasks.end()
         await self._store.close()
+        if self._listener is not None:
+            self._listener.hang_up()
 
     def _keep_place(self) -> None:
         if self._place is not None and (said := self._place.keep()) is not None:
@@ -588,10 +590,9 @@ class Server:
 
     # -- connections ----------------------------------------------------------------------------------------
 
-    def accept(self, connection: Connection, transport: asyncio.Transport) -> None:
+    def accept(self, connection: Connection, transport: TlsStream) -> None:
         """A TLS handshake is done."""
-        tls = transport.get_extra_info("ssl_object")
-        wrong = isinstance(tls, ssl.SSLObject) and tls.selected_alpn_protocol() is None
+        wrong = transport.alpn is None
         if wrong or len(self._connections) >= MAX_CONNECTIONS:
             if wrong:
                 self._offend(connection, "tls")

@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediator.shell.connection import MAX_QUEUED, PIECE, Connection
+from mediator.shell.tlsstream import TlsStream
 from netctl.model.addresses import SocketAddress
 from netctl.wire.control import Error, decode
-from netctl.wire.frame import HEADER_LEN, LIMIT_AFTER_LOGIN, FrameDecoder
+from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder
 
 
 class Nobody:
     """An owner that wants to know nothing."""
 
-    def accept(self, connection: Connection, transport: asyncio.Transport) -> None: ...
+    def accept(self, connection: Connection, transport: TlsStream) -> None: ...
     def frame(self, connection: Connection, payload: bytes) -> None: ...
     def garbage(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
@@ -30,9 +31,6 @@ class Reader:
         self.room, self.pieces, self.ended = room, list[bytes](), ""
         self.connection = Connection(Nobody(), SocketAddress.of("192.0.2.1", 1))
         self.connection.connection_made(cast(asyncio.Transport, self))
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        self.high = high
 
     def write(self, data: bytes) -> None:
         assert not self.ended
@@ -75,7 +73,7 @@ def test_all_frames_arrive_whole_and_in_order_and_no_piece_is_large(lengths: lis
     while reader.room < 0:
         reader.read(PIECE)
     assert reader.payloads() == wanted
-    assert all(len(piece) <= 2 * PIECE + HEADER_LEN for piece in reader.pieces)
+    assert all(len(piece) <= PIECE for piece in reader.pieces)
 
 
 def test_what_is_gathered_goes_as_one_and_is_asked_for_once() -> None:
