@@ -53,11 +53,12 @@ def text(whole: str) -> None:
 
 
 def json(value: Any) -> None:
-    """Print the result for programs, as JSON."""
+    """Print the result for programs, as JSON. `value`: plain values, or JSON (`msgspec.Raw`)."""
     import msgspec  # of `json` an indented status of thousands of peers takes a tenth of a second
 
     try:
-        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        encoded = value if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+        text = msgspec.json.format(encoded, indent=2).decode()
     except UnicodeEncodeError:  # lone surrogates of a file's name: JSON has them only as escapes
         text = _json.dumps(value, indent=2, ensure_ascii=False)
     _out(printable_json(text))

@@ -21,19 +21,30 @@ _KEPT_IN_WHOLE = frozenset("\n\t")
 
 def printable(text: object) -> str:
     r"""One line in printable form: each unfit character is written as ``\x1b`` or ``\u202e``."""
-    return _UNFIT.sub(_written, str(text))
+    told = str(text)
+    return (
+        told if told.isprintable() else _UNFIT.sub(_written, told)
+    )  # no unfit character is printable, by Unicode
 
 
 def printable_lines(text: object) -> str:
     """A whole text in printable form; line feeds and tabs stay."""
-    return _UNFIT.sub(_written_in_whole, str(text))
+    told = str(text)
+    return told if _is_fit(told) else _UNFIT.sub(_written_in_whole, told)
 
 
 def printable_json(text: str) -> str:
     r"""A JSON text (RFC 8259 §7) in printable form, with the same value: ``\u009b``."""
+    if _is_fit(text):
+        return text
     return _UNFIT.sub(
         lambda found: found[0] if found[0] in _KEPT_IN_WHOLE else f"\\u{ord(found[0]):04x}", text
     )
+
+
+def _is_fit(text: str) -> bool:
+    """Whether a text has no unfit character for certain: of megabytes this is told in a tenth of the time."""
+    return text.replace("\n", "").isprintable()
 
 
 def _written(found: re.Match[str]) -> str:

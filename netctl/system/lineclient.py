@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,12 +21,17 @@ class NobodyListensError(LocalError):
     """Nothing listens at a socket."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer(Generic[Reply]):
-    """A result. `plain`: all fields of the answer, for programs; `reply`: the fields that this version knows, typed."""
+    """A result. `raw`: all fields of the answer, as JSON; `reply`: the fields that this version knows, typed."""
 
-    plain: Any
+    raw: msgspec.Raw
     reply: Reply
+
+    @cached_property
+    def plain(self) -> Any:
+        """All fields, as plain values."""
+        return msgspec.json.decode(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Server:
 
 def answer_of(request: Request[Reply], plain: Any) -> Answer[Reply]:
     """The answer with `plain` as its result. Raises ValueError."""
-    return Answer(plain, msgspec.convert(plain, request.reply_type()))
+    return Answer(msgspec.Raw(msgspec.json.encode(plain)), msgspec.convert(plain, request.reply_type()))
 
 
 def ask(
@@ -83,7 +89,7 @@ def _result(
 ) -> Answer[Reply] | None:
     if isinstance(line.error, msgspec.UnsetType):
         if isinstance(line.result, msgspec.Raw):
-            return answer_of(request, msgspec.json.decode(line.result))
+            return Answer(line.result, msgspec.json.decode(line.result, type=request.reply_type()))
         if isinstance(line.progress, str) and progress is not None:
             progress(line.progress)
         return None

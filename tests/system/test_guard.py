@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netctl.model.printable import printable, printable_lines
+from netctl.model.printable import _UNFIT, printable, printable_lines
 from netctl.system.guard import MAX_KINDS, SAY_EVERY_S, Guard
 
 
@@ -75,3 +75,11 @@ def test_a_fault_says_what_was_received_escaped() -> None:
     log = Log()
     log.guard.run("a frame", fail, ValueError("\x1b]0;owned\x07 \u202e"))
     assert r"\x1b]0;owned\x07 \u202e" in log.lines[0]
+
+
+def test_no_unfit_character_is_printable() -> None:
+    """Printable text is shown as it is, without a search for unfit characters."""
+    unfit = [chr(code) for code in range(0x110000) if printable(f"a{chr(code)}") != f"a{chr(code)}"]
+    assert len(unfit) > 2048
+    assert not any(character.isprintable() for character in unfit)
+    assert {found for found in map(chr, range(0x110000)) if _UNFIT.match(found)} == set(unfit)

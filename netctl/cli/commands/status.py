@@ -56,7 +56,7 @@ def _change(locations: Locations, seen: int) -> int:
 def _show(arguments: argparse.Namespace, locations: Locations) -> int:
     answer = ask(locations, r.Status())
     if arguments.output == "json":
-        output.json(answer.plain)
+        output.json(answer.raw)
         return 0
     state = answer.reply
     if state.document.digest is None:
