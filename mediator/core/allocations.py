@@ -145,7 +145,8 @@ class Allocations:
         network = membership.document.networks[network_name]
         found: dict[int, Address] = {address.version: address for address in network.addresses.get(name, ())}
         leased = self._leases.get((network.id, key))
-        if leased in membership.fixed[network_name]:
+        fixed = membership.fixed[network_name]
+        if fixed and leased in fixed:
             leased = None  # now a fixed address of another member; the new lease is not stored yet
         if leased is not None and network.ipv4 is not None and usable(network.ipv4, leased):
             found.setdefault(4, leased)

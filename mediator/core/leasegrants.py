@@ -54,7 +54,8 @@ def _walk(pool: IPv4Network, start: int) -> Iterator[IPv4Address]:
 
 def usable(pool: IPv4Network, address: IPv4Address) -> bool:
     """Whether a host may have the address: in the pool, and neither its network nor its broadcast address."""
-    return address in pool and address not in (pool.network_address, pool.broadcast_address)
+    # As integers: each change of a document asks this of each member.
+    return int(pool.network_address) < int(address) < int(pool.broadcast_address)
 
 
 def _left(

@@ -21,7 +21,7 @@ def _decode(text: str) -> bytes:
     return raw
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class WireGuardKey:
     """A WireGuard (X25519) public key, which identifies a member. Printed as `wg pubkey` prints it."""
 
@@ -37,6 +37,9 @@ class WireGuardKey:
 
     def __eq__(self, other: object) -> bool:
         return self.raw == other.raw if isinstance(other, WireGuardKey) else NotImplemented
+
+    def __lt__(self, other: WireGuardKey) -> bool:
+        return self.raw < other.raw
 
     @classmethod
     def parse(cls, text: str) -> WireGuardKey:

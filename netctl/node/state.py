@@ -11,7 +11,7 @@ from netctl.model.document import Document
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import HostState, insisting
 from netctl.model.keys import WireGuardKey
-from netctl.model.view import View
+from netctl.model.view import View, ViewMember
 from netctl.node.choices import NOTHING_DOWN, Down, Joined
 from netctl.node.evaluate import Evaluation, evaluate
 from netctl.node.events import HostRead
@@ -123,7 +123,7 @@ class NodeState:
         if view is None:
             return self
         changed = {
-            key: replace(member, online=there)
+            key: ViewMember(member.name, key, there)
             for key, there in online.items()
             if (member := view.members.get(key)) is not None and member.online is not there
         }

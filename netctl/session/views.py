@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -27,7 +28,13 @@ ROWS_PER_CHUNK = 500
 """At most 170 KB of JSON, with the longest names and addresses: a frame has 256 KiB."""
 TEXT_PER_CHUNK = 20_000
 """Characters of an excerpt in a chunk: at most four bytes each, which still fit in a frame beside the rows."""
+_RAW = attrgetter("raw")
+"""The order of keys, for sorting thousands: what Python compares by itself takes a tenth of the time."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+
+
+def _network_and_raw(name: tuple[str, WireGuardKey]) -> tuple[str, bytes]:
+    return name[0], name[1].raw
 
 
 def member_line(name: str, key: str) -> bytes:
@@ -48,10 +55,10 @@ def digest_of(members: Iterable[bytes], leases: Iterable[bytes], document: str) 
 
 def view_digest(view: View) -> str:
     """The digest of a view's content: presence and generation are no part of it."""
-    members = (member_line(view.members[key].name, str(key)) for key in sorted(view.members))
+    members = (member_line(view.members[key].name, str(key)) for key in sorted(view.members, key=_RAW))
     leases = (
         lease_line(network, str(key), view.leases[network, key].addresses)
-        for network, key in sorted(view.leases)
+        for network, key in sorted(view.leases, key=_network_and_raw)
     )
     return digest_of(members, leases, view.document)
 
@@ -91,7 +98,7 @@ def online_bits(flags: Iterable[bool]) -> str:
 
 def read_online(sealed: Sealed, members: Iterable[WireGuardKey]) -> frozenset[WireGuardKey]:
     """The members that are online. Raises RemoteError for bits that do not fit the members."""
-    keys = sorted(members)
+    keys = sorted(members, key=_RAW)
     bits = bytes.fromhex(sealed.online)
     if len(bits) != -(-len(keys) // 8):
         raise RemoteError("presence for another number of members", "view.online")
@@ -112,17 +119,17 @@ def make_chunks(members: Sequence[MemberRow], leases: Sequence[LeaseRow], docume
 
 def pack_view(view: View) -> list[ViewChunk]:
     """The messages that carry a view, without its seal."""
-    members = [MemberRow(view.members[key].name, str(key)) for key in sorted(view.members)]
+    members = [MemberRow(view.members[key].name, str(key)) for key in sorted(view.members, key=_RAW)]
     leases = [
         LeaseRow(network, str(key), [str(address) for address in view.leases[network, key].addresses])
-        for network, key in sorted(view.leases)
+        for network, key in sorted(view.leases, key=_network_and_raw)
     ]
     return make_chunks(members, leases, view.document)
 
 
 def sign_view(view: View, identity: IdentityKey, sign: Signer) -> Sealed:
     """The seal for a view with its presence."""
-    online = online_bits(bool(view.members[key].online) for key in sorted(view.members))
+    online = online_bits(bool(view.members[key].online) for key in sorted(view.members, key=_RAW))
     return seal(view.generation, view_digest(view), online, identity, sign)
 
 
@@ -186,7 +193,7 @@ def with_presence(view: View, sealed: Sealed) -> View:
 
 def known(view: View, online: Mapping[WireGuardKey, bool | None]) -> View:
     """The view with what is known of its members' presence."""
-    members = {key: replace(member, online=online.get(key)) for key, member in view.members.items()}
+    members = {key: ViewMember(one.name, key, online.get(key)) for key, one in view.members.items()}
     return replace(view, members=members)
 
 
