@@ -32,8 +32,9 @@ MAY = {
 def plurals(source: str) -> Iterator[tuple[int, str]]:
     """Each f-string with a number, which may be 1, before a plural: line and plural."""
     for node in ast.walk(ast.parse(source)):
-        parts = node.values if isinstance(node, ast.JoinedStr) else []
-        for number, text in itertools.pairwise(parts):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for number, text in itertools.pairwise(node.values):
             if not isinstance(number, ast.FormattedValue) or not isinstance(text, ast.Constant):
                 continue
             value = number.value
