@@ -603,7 +603,7 @@ class Server:
         connection.number = self._next
         self._connections[connection.number] = connection
         nonce = secrets.token_bytes(32)
-        if isinstance(tls, ssl.SSLObject) and tls.selected_alpn_protocol() == REGISTER_ALPN:
+        if transport.alpn == REGISTER_ALPN:
             self._perform_for_relays(self._registry.connected(connection.number, nonce, time.monotonic()))
             return
         self.perform(self._hub.connected(connection.number, connection.source, nonce, time.monotonic()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from netctl.model.forpeople import counted
 from netctl.node.diagnosis import nat, peers, udp
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
@@ -87,7 +88,8 @@ def _own_relay(relay: OwnRelayStatus) -> list[dict[str, Any]]:
                 "mend that, or take `relay` off this member; it is tried again by itself",
             )
         ]
-    text = f"this member relays for its networks: {relay.bindings} bindings, {relay.forwarded_bytes} bytes passed on"
+    bindings, passed = counted(relay.bindings, "binding"), counted(relay.forwarded_bytes, "byte")
+    text = f"this member relays for its networks: {bindings}, {passed} passed on"
     found = [_check("ok", "relay", text)]
     if relay.clock_behind_s > CLOCK_NOTICE_S:
         behind = f"this host's clock is at least {relay.clock_behind_s / 60:.0f} minutes behind a mediator's"

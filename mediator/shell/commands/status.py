@@ -74,7 +74,7 @@ def _say_relays(relays: list[r.RelayRow]) -> None:
             output.line(f"relay {where}: registered")
         else:
             output.line(
-                f"relay {where}: {relay.bindings} bindings of {relay.members} members, "
+                f"relay {where}: {counted(relay.bindings, 'binding')} of {counted(relay.members or 0, 'member')}, "
                 f"{(relay.bits_per_s or 0) / 1e6:.1f} Mbit/s"
             )
 

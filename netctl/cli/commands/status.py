@@ -81,8 +81,8 @@ def _show(arguments: argparse.Namespace, locations: Locations) -> int:
     if any(peer.path == "idle" for peer in state.peers):
         output.line("idle: nobody talks to it, and its tunnel opens with the first packet")
     if (relay := state.own_relay) is not None and relay.error is None:
-        passed = output.size(relay.forwarded_bytes)
-        output.line(f"relays for its networks: {relay.state}, {relay.bindings} bindings, {passed} passed on")
+        bindings, passed = output.counted(relay.bindings, "binding"), output.size(relay.forwarded_bytes)
+        output.line(f"relays for its networks: {relay.state}, {bindings}, {passed} passed on")
     _armed(state)
     for condition in state.conditions:
         output.warning(condition)
