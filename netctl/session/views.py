@@ -29,7 +29,7 @@ ROWS_PER_CHUNK = 500
 TEXT_PER_CHUNK = 20_000
 """Characters of an excerpt in a chunk: at most four bytes each, which still fit in a frame beside the rows."""
 _RAW = attrgetter("raw")
-"""The order of keys, for sorting thousands: what Python compares by itself takes a tenth of the time."""
+"""The order of keys, for sorting thousands: Python then compares bytes, in a seventh of the time."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
