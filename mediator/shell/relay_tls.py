@@ -19,8 +19,9 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -42,6 +43,9 @@ MAX_QUEUED_IN_ALL = 64 << 20
 """Queued bytes for all slow readers together; above it their datagrams are dropped."""
 MAX_BEFORE_LOGIN = 128 * 1024
 """Bytes received before login: a member with a thousand peers binds for all at once, 66 bytes each."""
+BACKLOG = 128
+ACCEPTS_PER_TURN = 64
+"""Connections accepted before packets get their turn."""
 TLS_S = 5.0
 LOGIN_S = 10.0
 IDLE_S = 90.0
@@ -283,6 +287,52 @@ class TlsListener:
             _LOG.warning(
                 f"{ban.source} is banned from the relay for {ban.left_s:.0f} s: connections that led to no login"
             )
+
+
+@contextmanager
+def accept_connections(
+    relay: RelayServer, context: ssl.SSLContext, address: str, ports: Sequence[int]
+) -> Iterator[TlsListener]:
+    """Listen on TCP ports of the relay's own, while the block runs: for a relay apart, to which nobody passes any.
+
+    A port that another program has is one line for the operator: the others, and UDP, are served all the same.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    listener = TlsListener(relay, context)
+    opened: list[socket.socket] = []
+    for port in ports:
+        try:
+            one = _listen(address, port)
+        except OSError as error:
+            _LOG.warning(f"TCP port {port} cannot be had: {error.strerror or error}")
+            continue
+        opened.append(one)
+        relay.listen(one.fileno(), partial(_accept, one, listener))
+    try:
+        yield listener
+    finally:
+        for one in opened:
+            relay.forget(one.fileno())
+            one.close()
+        listener.close()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    both = family == socket.AF_INET6 and address == "::"
+    opened = socket.create_server((address, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    opened.setblocking(False)
+    return opened
+
+
+def _accept(listening: socket.socket, listener: TlsListener) -> None:
+    for _ in range(ACCEPTS_PER_TURN):
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        listener.adopt(connection)
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def _trust(identity: Identity, document: Document, own: Mediator, table: RelayTa
 
 
 def _listens(own: Mediator) -> tuple[object, ...]:
-    return own.relay_ports, own.stun
+    return own.relay_ports, own.stun, own.tls
 
 
 class GrantClock:

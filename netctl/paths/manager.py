@@ -44,6 +44,7 @@ from netctl.paths.pairstates import PairState
 from netctl.paths.pendingintroductions import EarlyIntroductions
 from netctl.paths.portjudge import PortJudge, Verdict
 from netctl.paths.predict import Allocation
+from netctl.paths.relaychoice import BESIDE
 from netctl.paths.relaymeter import RelayMeter
 from netctl.paths.routes import Self
 from netctl.wire import probe
@@ -106,8 +107,8 @@ class PathManager:
         self._early = EarlyIntroductions()
         self._offers_wait = False
         """Whether a pair's offer waits for the gathering to end."""
-        self._tunnel = False
-        """Whether the TLS connection to the relay is up."""
+        self._tunnel: str | None = None
+        """The relay to which the TLS connection leads; None: it is down."""
         self._needing: set[WireGuardKey] = set()
         """Pairs that need the TLS connection."""
         self._idle_s = idle_s
@@ -188,8 +189,8 @@ class PathManager:
         self._pairs[key] = pair
         self.open_change += 1
         self._by_tag[keys.open_tag] = pair
-        if self._tunnel:
-            pair.tunnel(True, now)
+        if self._tunnel is not None:
+            pair.tunnel(self._tunnel, now)
         return pair
 
     # --- lazy peers ---
@@ -436,19 +437,19 @@ class PathManager:
     def handle_frame(self, port: int, data: bytes, now: float) -> list[Effect]:
         """Take a relay message that came over the TLS connection from this relay port."""
         for pair in self._pairs.values():
-            beside = pair.relay.beside.server
-            if beside is not None and beside.port == port:
+            there = pair.relay.tunnel_server
+            if there is not None and there.port == port:
                 if classify(data) is DatagramKind.RELAYED_PROBE:
-                    return self._relayed(pair, data, beside, now)
+                    return self._relayed(pair, data, there, now)
                 return pair.handle_frame(data, now) + self._settle(pair, now)
         return []
 
-    def tunnel(self, up: bool, now: float) -> list[Effect]:
-        """The TLS connection to the relay (`WantTunnel`) is up or down."""
-        self._tunnel = up
+    def tunnel(self, up: bool, now: float, relay: str = BESIDE) -> list[Effect]:
+        """The TLS connection (`WantTunnel`) to this relay is up or down."""
+        self._tunnel = relay if up else None
         effects: list[Effect] = []
         for pair in self._pairs.values():
-            effects += pair.tunnel(up, now) + self._settle(pair, now)
+            effects += pair.tunnel(self._tunnel, now) + self._settle(pair, now)
         return effects
 
     def handle_message(

@@ -696,9 +696,9 @@ class Pair:
         self._relay_heard(now)
         return self._follow_relay(now) if changed else []
 
-    def tunnel(self, up: bool, now: float) -> list[Effect]:
-        """The TLS connection to the relay is up or down."""
-        self.relay.set_tunnel(up, now)
+    def tunnel(self, relay: str | None, now: float) -> list[Effect]:
+        """The TLS connection is up and leads to this relay; None: it is down."""
+        self.relay.set_tunnel(relay, now)
         return self._follow_relay(now)
 
     def stand_in(self) -> list[Effect]:

@@ -43,7 +43,7 @@ from netctl.paths.relaylink import LinkEffect, RelayLink
 from netctl.wire.control import RelayGrant
 
 BESIDE = ""
-"""The relay beside the mediator, by its name on the wire. It is the only one that is reached over TLS."""
+"""The relay beside the mediator, by its name on the wire."""
 OUT_OF_REACH_MS = 60_000
 """The round trip to a relay that does not answer: the longest that the wire carries. No host is that far."""
 NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -100,6 +100,8 @@ class PairRelays:
         self._doubts = 0
         """Times in a row that packets went out and none came, although the relay answers."""
         self._plan_due: float | None = None
+        self._tunnel: str | None = None
+        """The relay to which the TLS connection leads; None: there is none."""
 
     # --- state ---
 
@@ -149,8 +151,15 @@ class PairRelays:
 
     @property
     def needs_tunnel(self) -> bool:
-        """Whether the TLS connection is needed."""
-        return self.beside.needs_tunnel and (self.by_tls or not self.usable)
+        """Whether the TLS connection is needed, to whichever relay it leads."""
+        return (self.by_tls or not self.usable) and any(
+            self._links[name].needs_tunnel for name in (BESIDE, self._tunnel or BESIDE)
+        )
+
+    @property
+    def tunnel_server(self) -> SocketAddress | None:
+        """The address, with the port for this peer, of the relay to which the TLS connection leads."""
+        return self._links[self._tunnel].server if self._tunnel is not None else None
 
     def heard_since(self, since: float) -> bool:
         """Whether any relay has answered since then."""
@@ -176,6 +185,8 @@ class PairRelays:
             return
         before = self._links
         self._links = {name: before.get(name) or RelayLink(self._peer, self._rng, name) for name in names}
+        if self._tunnel not in self._links:
+            self._tunnel = None
         for name in before.keys() - self._links.keys():
             before[name].release()
             self._asked_at.pop(name, None)
@@ -234,11 +245,16 @@ class PairRelays:
     def try_udp(self, now: float) -> None:
         """The network has changed: UDP may work now."""
         self._bad_until.clear()
-        self.beside.try_udp(now)
+        for link in self._links.values():
+            link.try_udp(now)
 
-    def set_tunnel(self, up: bool, now: float) -> None:
-        """The TLS connection is up or down."""
-        self.beside.set_tunnel(up, now)
+    def set_tunnel(self, relay: str | None, now: float) -> None:
+        """The TLS connection is up and leads to this relay; None: it is down."""
+        before, self._tunnel = self._tunnel, relay if relay in self._links else None
+        if before is not None and before != self._tunnel:
+            self._links[before].set_tunnel(False, now)
+        if self._tunnel is not None:
+            self._links[self._tunnel].set_tunnel(True, now)
         self._plan(now)
 
     def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
@@ -259,7 +275,8 @@ class PairRelays:
     def handle_frame(self, data: bytes, now: float) -> bool:
         """A relay message over TLS; True if `usable` or `address` changed."""
         before = self.usable, self.address
-        self.beside.handle_frame(data, now)
+        if self._tunnel is not None:
+            self._links[self._tunnel].handle_frame(data, now)
         self._plan(now)
         return (self.usable, self.address) != before
 
@@ -343,8 +360,8 @@ class PairRelays:
         """The relays to ask while none carries, best first: `RELAYS_ASKED` at most.
 
         One that answers keeps its place for `RELAY_TRIAL` although others rank better by now: the peer may just be
-        binding there, and the relay tells it for a minute that this host is bound. The relay beside the mediator is
-        among them while TLS is needed, which leads there.
+        binding there, and the relay tells it for a minute that this host is bound. The relay to which the TLS
+        connection leads is among them while that is needed; the one beside the mediator, as long as there is none.
         """
         for name, link in self._links.items():
             if link.wanted and not link.quiet:
@@ -355,8 +372,9 @@ class PairRelays:
             if self._links[name].wanted and not self._links[name].quiet and now < at + RELAY_TRIAL
         ]
         asked = [*kept, *(name for name in ranked if name not in kept)][:RELAYS_ASKED]
-        if self.beside.needs_tunnel and BESIDE not in asked:
-            asked[-1] = BESIDE
+        by_tls = self._tunnel or BESIDE
+        if self.needs_tunnel and by_tls not in asked:
+            asked[-1] = by_tls
         return sorted(asked, key=ranked.index)
 
     def _improve(self, now: float) -> None:

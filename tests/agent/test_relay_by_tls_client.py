@@ -90,9 +90,15 @@ class Member:
 
     states: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
     messages: asyncio.Queue[tuple[int, bytes]] = field(default_factory=asyncio.Queue)
+    leads_to: str = ""
+    """The relay of the last news about the connection."""
 
     def __post_init__(self) -> None:
-        self.tls = RelayTls(self.states.put_nowait, lambda port, data: self.messages.put_nowait((port, data)))
+        self.tls = RelayTls(self._state, lambda port, data: self.messages.put_nowait((port, data)))
+
+    def _state(self, up: bool, relay: str) -> None:
+        self.states.put_nowait(up)
+        self.leads_to = relay
 
     async def bind(self) -> None:
         allocation = relay.Allocation(ANN, BOB, int(time.time()) + 3600)
@@ -161,6 +167,35 @@ def test_an_engine_that_knows_datagrams_alone_reaches_its_peer(site: Site) -> No
                 bob.sendto(answer, (HOST, ANN))
                 got, source = await asyncio.to_thread(engine.recvfrom, 2048)
                 assert (got, source) == (answer, (address.host, address.port))
+
+    asyncio.run(main())
+
+
+def test_a_relay_apart_is_taken_where_the_mediators_is_not_there(site: Site, tmp_path: Path) -> None:
+    """And first of all while the control connection is lost, perhaps with the mediator's whole machine."""
+    apart = Mediator(HOST, 1, site.mediator.identity, tls=(site.port,), relay_only=True)
+
+    async def main() -> None:
+        nobody = replace(site.mediator, identity=(Identity.create(tmp_path / "other").public,))
+        async with member(nobody) as ann:
+            ann.tls.also((apart,))
+            assert await ann.states.get()
+            assert ann.leads_to == str(apart.identity[0])
+            await ann.bind()
+            ann.tls.also(())
+            assert not await ann.states.get(), "the document names it no more"
+        async with member(site.mediator) as ann:
+            assert await ann.states.get()
+            assert ann.leads_to == "", "the mediator's comes first"
+            ann.tls.also((apart,))
+            beside = (site.mediator, site.port)
+            assert ann.tls._places() == [beside, (apart, site.port)]
+            ann.tls.mediator_gone()
+            assert ann.tls._places() == [(apart, site.port), beside]
+            assert ann.tls._next_place == 0, "the next one is the first of these"
+            assert ann.states.empty(), "a connection that stands goes on"
+            ann.tls.use((site.mediator,))
+            assert ann.tls._places() == [beside, (apart, site.port)]
 
     asyncio.run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -23,6 +24,8 @@ from mediator.shell.credentials import RELAY_SECRET_FILE, Identity
 from mediator.shell.main import command_line, main
 from mediator.shell.stateroles import APART_FILE
 from mediator.shell.store import STORE_FILE
+from netctl.agent.transport.relaytls import RelayTls
+from netctl.model.document import Mediator
 from netctl.model.errors import LocalError
 from netctl.wire import relay, stun
 from tests.mediator.loopbackkit import ANN, BOB, HOST
@@ -43,6 +46,7 @@ class Place:
     mediators: list[Identity] = field(init=False)
     apart: Identity = field(init=False)
     first: int = field(init=False)
+    tls: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mediators = [Identity.create(self.directory / name) for name in ("one", "other")]
@@ -65,6 +69,7 @@ class Place:
             "role": role,
             "stun": [self.stun],
             "relayPorts": f"{self.first}-{self.first + 3}",
+            **({"tls": self.tls} if self.tls else {}),
         }
         text = {
             "apiVersion": "netctl/v1",
@@ -250,6 +255,58 @@ def test_it_answers_stun_where_the_document_says(running: Place) -> None:
 def test_it_opens_no_tcp_port(running: Place) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, running.port), BUSY_S).close()
+
+
+def test_it_takes_members_over_tls_at_the_ports_that_the_document_names(place: Place) -> None:
+    """One of them is another program's: that is said, and the other one is open. Strangers are told nothing."""
+    with socket.create_server((HOST, 0)) as taken:
+        place.tls = [free_port(), taken.getsockname()[1]]
+        place.write(place.mediators)
+        command = [sys.executable, "-P", "-m", "mediator.shell.main", "relay", "--listen", HOST]
+        command += ["--document", str(place.document), "--state", str(place.state)]
+        with place.log.open("ab") as out:
+            process = subprocess.Popen(command, stderr=out)
+        try:
+            wait_for(
+                "it says which it cannot have",
+                lambda: f"TCP port {place.tls[1]} cannot be had" in place.said(),
+            )
+            wait_for("it listens", lambda: _connects(place.tls[0]))
+            asyncio.run(_over_tls(place))
+        finally:
+            process.terminate()
+            assert process.wait(BUSY_S) == 0
+    assert "Traceback" not in place.said()
+
+
+def _connects(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), BUSY_S) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+async def _over_tls(place: Place) -> None:
+    entry = Mediator(HOST, 1, (place.apart.public,), tls=(place.tls[0],), relay_only=True)
+    states: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
+    heard: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+    tls = RelayTls(lambda up, name: states.put_nowait((up, name)), lambda *said: heard.put_nowait(said))
+    given = place.granted(0, 1, place.mediators[0])
+    allocation, key = relay.Allocation.unpack(bytes.fromhex(given.allocation)), bytes.fromhex(given.key)
+    tls.also((entry,))
+    tls.want(True)
+    try:
+        async with asyncio.timeout(BUSY_S):
+            assert await states.get() == (True, str(place.apart.public))
+            tls.send(given.port, relay.seal(relay.Bind(allocation, b"t" * 8), key))
+            cookie = relay.open_message((await heard.get())[1], key)
+            assert isinstance(cookie, relay.Cookie)
+            tls.send(given.port, relay.seal(relay.Confirm(allocation, b"u" * 8, cookie.cookie), key))
+            assert isinstance(relay.open_message((await heard.get())[1], key), relay.Bound)
+    finally:
+        tls.close()
 
 
 def test_a_mediator_that_leaves_the_document_is_trusted_no_more(running: Place) -> None:

@@ -195,7 +195,7 @@ async def portmap() -> None:
 async def relay_by_tls() -> None:
     """The loopback addresses that stand in for peers: only the engine's port is heard."""
     guard = Guard(log)
-    tunnel = RelayTls(lambda _: None, lambda _, __: None, guard)
+    tunnel = RelayTls(lambda _, __: None, lambda _, __: None, guard)
     tunnel.engine(ENGINE_PORT)
     tunnel.stand_in(SocketAddress("127.77.0.1", 40001), True)
     say([40001])

@@ -8,7 +8,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.paths import constants as c
 from tests.support.pathsim import MEDIATOR, Host, World
 
-HOME, OFFICE = "203.0.113.1", "192.0.2.1"
+HOME, OFFICE, EAST = "203.0.113.1", "192.0.2.1", "198.51.100.21"
 
 
 def two(*, blocked: tuple[bool, bool] = (True, False), symmetric: bool = False, seed: int = 1) -> World:
@@ -152,3 +152,37 @@ def test_messages_over_tls_are_believed_only_on_tls() -> None:
     assert a.manager.handle_frame(40001, b"\xf5nc1\x13" + bytes(44), world.now) == []
     assert a.manager.handle_frame(1, b"\xf5nc1\x13" + bytes(44), world.now) == []
     assert kinds(world) == before
+
+
+@pytest.mark.parametrize("blocked", [(True, False), (True, True)])
+@pytest.mark.parametrize("seed", range(3))
+def test_members_without_udp_meet_at_a_relay_apart_when_the_mediators_machine_is_gone(
+    blocked: tuple[bool, bool], seed: int
+) -> None:
+    world = two(blocked=blocked, symmetric=True, seed=seed)
+    east = world.relay_apart(EAST)
+    a, b = world.hosts
+    world.start()
+    world.run(30)
+    assert kinds(world)[0] == "relay-tls"
+    assert not east.table.bindings(), "the mediator's relay is enough"
+    world.beside_up = False
+    world.lose_mediator()
+    world.tls_to = east
+    world.kill_tunnels()
+    world.run(20)
+    assert kinds(world) == ("relay-tls", "relay-tls" if blocked[1] else "relay-udp")
+    assert len(east.table.bindings()) == 2
+    world.stream(a, b, every=0.1, until=world.now + 10)
+    world.stream(b, a, every=0.1, until=world.now + 10)
+    began = world.now
+    world.run(12)
+    for host in (a, b):
+        assert len([1 for when, _, _ in host.heard if when > began]) >= 98
+    # UDP works again: the pair takes it, at the relay where it is.
+    for host in (a, b):
+        host.no_udp = False
+    world.run(c.UDP_RETRY + 20)
+    assert kinds(world) == ("relay-udp", "relay-udp")
+    assert not a.tunnel_wanted
+    assert a.stand_ins == set()

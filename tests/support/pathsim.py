@@ -283,6 +283,8 @@ class World:
         self.second_address: str | None = None
         """The mediator's, which its STUN may answer from."""
         self._tunnels = 0
+        self.tls_to: Apart | None = None
+        """The relay apart to which connections over TLS lead; None: to the mediator's."""
         self.lazy = False
         """Pairs open with the first packet."""
         self.idle_s = LAZY_IDLE
@@ -556,7 +558,8 @@ class World:
             return
         self._tunnels += up
         host.tunnel = SocketAddress(f"100::{self._tunnels:x}", 1) if up else None
-        self.perform(host, host.manager.tunnel(up, self.now))
+        leads_to = self.tls_to.name if self.tls_to is not None else ""
+        self.perform(host, host.manager.tunnel(up, self.now, leads_to))
 
     def kill_tunnels(self) -> None:
         """Every connection is lost, and made again in a second."""
@@ -567,8 +570,10 @@ class World:
                 self.at(self.now + 1, partial(self._tunnel, host))
 
     def _by_tls(self, host: Host, port: int, data: bytes) -> None:
-        source = host.tunnel
-        if source is not None:
+        source, apart = host.tunnel, self.tls_to
+        if source is not None and apart is not None:
+            self.at(self.now + WAN_DELAY, lambda: self._relay_machine(apart, source, port, data))
+        elif source is not None:
             self.at(self.now + WAN_DELAY, lambda: self._server(source, port, data))
 
     def _from_tls(self, stand_in: SocketAddress, port: int, data: bytes) -> None:

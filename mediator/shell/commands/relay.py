@@ -15,7 +15,7 @@ from typing import Any
 from mediator.shell.credentials import IDENTITY_FILE, Identity, relay_secret, server_context
 from mediator.shell.options import add_document, add_listen, add_state
 from mediator.shell.pairstore import PairReader
-from mediator.shell.relay_tls import take_connections
+from mediator.shell.relay_tls import accept_connections, take_connections
 from mediator.shell.relayapart import GrantClock, answer_stun, follow_document, suits, trusted_secrets
 from mediator.shell.relaylock import only_relay
 from mediator.shell.relaymetrics import add_metrics, serve_pages
@@ -131,7 +131,7 @@ def _run_apart(
 ) -> None:
     """On a machine of its own: no mediator passes connections on, or has the same clock.
 
-    Members whose UDP is blocked reach the mediator's relay alone, so no TCP port is opened here. It registers with the
+    Members whose UDP is blocked reach it at the TCP ports that the document gives it (`tls`). It registers with the
     mediators.
     """
     if len(arguments.place) > MAX_PLACE:
@@ -157,8 +157,11 @@ def _run_apart(
             ) as registered,
             follow_document(identity, watched, document, own, relay, registered.follow),
             answer_stun(relay, arguments.listen, own.stun),
+            accept_connections(
+                relay, identity.server_context(RELAY_ALPN), arguments.listen, own.tls
+            ) as links,
         ):
-            yield ()
+            yield links
 
     _relay(arguments, own, trusted[0], clock.unix, beside, f" for {len(trusted)} mediators' members")
 

@@ -249,8 +249,8 @@ class PathRunner:
     def _ring(self, key: WireGuardKey, datagram: bytes) -> None:
         self._perform(self._manager.ring(key, datagram, time.monotonic()))
 
-    def _tunnel(self, up: bool) -> None:
-        self._perform(self._manager.tunnel(up, time.monotonic()))
+    def _tunnel(self, up: bool, relay: str) -> None:
+        self._perform(self._manager.tunnel(up, time.monotonic(), relay))
 
     def _frame(self, port: int, data: bytes) -> None:
         self._perform(self._manager.handle_frame(port, data, time.monotonic()))
@@ -481,6 +481,7 @@ class PathRunner:
 
     def mediator_gone(self) -> None:
         """The mediator is not connected: check every path directly."""
+        self._tls.mediator_gone()
         self._perform(self._manager.control_down(time.monotonic()))
 
     def message(
@@ -499,6 +500,7 @@ class PathRunner:
         """Set the relays apart: they are looked up. `circles`: as in `PathManager.set_relays`."""
         circles = circles or {}
         known, self._circles = self._circles, circles
+        self._tls.also(tuple(relay for relay in relays if relay.tls))
         self._places.follow(relays)
         if circles != known:
             self._tell_relays(time.monotonic())

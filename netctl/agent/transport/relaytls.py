@@ -1,4 +1,4 @@
-"""Transport for blocked UDP: one TLS connection to the relay, and a loopback address for each peer.
+"""Transport for blocked UDP: one TLS connection to a relay, and a loopback address for each peer.
 
 state        event                          next
 UNWANTED     wanted                         CONNECTING
@@ -7,6 +7,9 @@ CONNECTING   an error                       WAITING: with full jitter, then the 
 UP           lost                           WAITING
 UP           routes changed, no answer      CONNECTING
 any          unwanted                       UNWANTED, after `LINGER_S` when UP
+
+It leads to the mediator's relay, or where that cannot be reached to a relay apart that the document gives TCP ports
+(`tls`), in the document's order. While the mediator is away, relays apart are tried first.
 
 An engine sends only datagrams. So its endpoint for a peer is a loopback address of this module. Packets to the address
 become frames for the relay's port of that peer, and frames from that port become packets.
@@ -74,11 +77,12 @@ class RelayTls:
 
     def __init__(
         self,
-        on_state: Callable[[bool], None],
+        on_state: Callable[[bool, str], None],
         on_message: Callable[[int, bytes], None],
         guard: Guard | None = None,
     ) -> None:
-        """`on_state`: the connection came (True) or went. `on_message`: a message of the relay itself about a port.
+        """`on_state`: the connection came (True) or went, and the relay to which it leads: its identity, or empty for
+        the mediator's. `on_message`: a message of the relay itself about a port.
 
         `guard` counts input with unexpected exceptions.
         """
@@ -87,6 +91,14 @@ class RelayTls:
         self._on_state = on_state
         self._on_message = on_message
         self._mediators: tuple[Mediator, ...] = ()
+        self._relays: tuple[Mediator, ...] = ()
+        """Relays apart with TCP ports."""
+        self._away = False
+        """Whether the control connection is lost."""
+        self._next_place = 0
+        """The next of `_places` to connect to."""
+        self._name = ""
+        """The relay of the present connection, as `on_state` names it."""
         self._engine_port = 0
         self._peers: dict[int, _Peer] = {}
         self._addresses: dict[int, SocketAddress] = {}
@@ -111,10 +123,35 @@ class RelayTls:
     # -- requests of the path manager -----------------------------------------------------------------------
 
     def use(self, mediators: tuple[Mediator, ...]) -> None:
-        """Set the mediators whose relays to use; a change ends the present connection."""
+        """Set the mediators whose relays to use, one of which is connected; a change ends the present connection."""
+        self._away = False
         if mediators != self._mediators:
             self._mediators = mediators
             self._finish("the document names other mediators now")
+
+    def also(self, relays: tuple[Mediator, ...]) -> None:
+        """Set the relays apart that can be reached over TLS."""
+        if relays != self._relays:
+            self._relays = relays
+            if self._name and self._name not in (str(one.identity[0]) for one in relays):
+                self._finish("the document names that relay no more")
+            self._poked.set()
+
+    def mediator_gone(self) -> None:
+        """The control connection is lost: perhaps with the mediator's whole machine."""
+        if not self._away:
+            self._away, self._next_place = True, 0
+            self._poked.set()
+
+    def _places(self) -> list[tuple[Mediator, int]]:
+        """Where to connect to, in order."""
+        beside = [
+            (mediator, port)
+            for mediator in self._mediators
+            for port in (mediator.port, *(port for port in mediator.tls if port != mediator.port))
+        ]
+        apart = [(relay, port) for relay in self._relays for port in relay.tls]
+        return [*apart, *beside] if self._away else [*beside, *apart]
 
     def moved(self) -> None:
         """After a change of this host's addresses: end a connection from a lost address, and retry now."""
@@ -279,22 +316,18 @@ class RelayTls:
 
     async def _run(self) -> None:
         backoff = Backoff(RETRY_BASE_S, RETRY_CAP_S)
-        turn = 0
+        self._next_place = 0
         while True:
-            places = [
-                (mediator, port)
-                for mediator in self._mediators
-                for port in (mediator.port, *(port for port in mediator.tls if port != mediator.port))
-            ]
+            places = self._places()
             error = "the document names no mediator"
             if places:
-                mediator, port = places[turn % len(places)]
-                turn += 1
+                mediator, port = places[self._next_place % len(places)]
+                self._next_place += 1
                 began = time.monotonic()
                 error = await self._once(mediator, port)
                 if time.monotonic() - began > STABLE_S:
                     backoff.reset()
-                    turn -= 1  # use the same place again
+                    self._next_place = max(0, self._next_place - 1)  # use the same place again
             self._status = TunnelStatus("waiting", self._status.at, None, time.monotonic(), error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), backoff.next_delay(random.random()))
@@ -318,6 +351,7 @@ class RelayTls:
             return f"cannot reach the relay at {where}: {error.strerror or error}"
         finally:
             self._dialling = None
+        self._name = str(mediator.identity[0]) if mediator.relay_only else ""
         via = str(proxy) if proxy is not None else None
         self._status = TunnelStatus("up", where, via, time.monotonic())
         warn(
@@ -326,7 +360,7 @@ class RelayTls:
         )
         try:
             self._poked.clear()
-            self._on_state(True)
+            self._on_state(True, self._name)
             reason = await self._ended
             warn(f"the relay over TLS at {where} is lost: {reason}")
             return reason
@@ -372,7 +406,7 @@ class RelayTls:
         self._dropped += link.queue.dropped
         self._release(link)
         if self._status.state == "up":
-            self._on_state(False)
+            self._on_state(False, self._name)
 
     def _turn(self, link: TlsLink) -> None:
         """Read and write. An unexpected exception ends the connection, which would else stay readable for ever."""
