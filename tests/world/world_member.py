@@ -152,7 +152,7 @@ class SimMember:
         self.crashed: Callable[[], None] = lambda: None
         """Called when it has."""
         self.linked: Callable[[SimMediator | None], None] = lambda at: None
-        """Called when a mediator has let this host in, and with None when it is lost."""
+        """Called when a mediator has let this host in, and with None when it is lost; this host may end it unheard."""
         self.path_changed: Callable[[WireGuardKey, p.PathStatus], None] = lambda key, status: None
         self.tried: Loaded | None = None
         """The document of the last apply, whatever became of it."""
@@ -667,7 +667,8 @@ class SimMember:
         self._clock.say(f"{self.name}: no mediator ({why})")
         if agent.end is not None:
             agent.end.close()
-        self.linked(None)
+        if not ours:
+            self.linked(None)
         agent.session = agent.end = agent.at = None
         agent.choice.over(lost=not ours)
         self._paths(agent.manager.control_down(self._clock.now))

@@ -52,6 +52,7 @@ class Several(World):
         for member in self.members:
             member.linked = partial(self._linked, member)
             member.path_changed = partial(self._path_changed, member)
+        self._let_in: dict[SimMember, SimMediator] = {}
         self._lost_at: dict[SimMember, float] = {}
         self._saver: SharedMediator | None = None
         """The machine on which the next document is saved; None: any."""
@@ -332,6 +333,7 @@ class Several(World):
 
     def _linked(self, member: SimMember, at: SimMediator | None) -> None:
         if at is not None:
+            self._let_in[member] = at
             lost_at = self._lost_at.pop(member, None)
             if lost_at is not None and self._disturbed <= lost_at:
                 self.slowest_s = max(self.slowest_s, self.clock.now - lost_at)
@@ -341,7 +343,8 @@ class Several(World):
         assert agent is not None
         mine = agent.at
         assert isinstance(mine, SharedMediator)
-        if member in self._lost_at or not self._can_move(member, mine):
+        was = self._let_in.pop(member, None)  # a login that breaks off may leave an older connection behind
+        if was is not mine or member in self._lost_at or not self._can_move(member, mine):
             return
         now = self._lost_at[member] = self.clock.now
         limit_s = MOVED_S

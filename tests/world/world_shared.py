@@ -146,6 +146,8 @@ class SharedMediator(SimMediator):
         self.cut = False
         """Whether it is cut off from store and bus."""
         self.file: Offered | None = None
+        self._offered: Offered | None = None
+        """The file, saved anew, that the store has not answered to."""
         self._seen = ""
         """The digest of the file that the store has answered to."""
         self._shared = _Shared()
@@ -242,7 +244,7 @@ class SharedMediator(SimMediator):
 
     def save(self, loaded: Loaded) -> None:
         """The operator saves a document on this machine."""
-        self.file = Offered(loaded.source.text, loaded.document, "amy")
+        self.file = self._offered = Offered(loaded.source.text, loaded.document, "amy")
 
     # -- time -------------------------------------------------------------------------------------------------
 
@@ -263,13 +265,14 @@ class SharedMediator(SimMediator):
             def settled(_: object) -> None:
                 shared.polling = False
                 self._seen = own.document.digest
+                self._offered = None if self._offered is own else self._offered
 
             def unknown(_: object) -> None:
                 shared.polling, shared.doubt = False, True
 
             if doubt:
                 self._carry(life.service.look_again(), ended, unknown)
-            elif own.document.digest != self._seen:
+            elif own is self._offered:
                 self._carry(life.service.offer(own, self._unix), settled, ended)
             else:
                 self._carry(life.service.poll(), ended, ended)
