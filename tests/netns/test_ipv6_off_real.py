@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from tests.netns.driftkit import SEGMENT, Member
-from tests.support.hosts import needs_namespaces
+from tests.support.hosts import Host, join, needs_namespaces
 from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -24,6 +25,14 @@ there = ("ff02::1", 0, 0, socket.if_nametoindex("router"))
 sender.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), there)
 """
 """A router advertisement (RFC 4861 §4.2) with a life of half an hour; the kernel makes its checksum."""
+RADVD = shutil.which("radvd")
+RADVD_CONFIG = """interface eth0 {
+    AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 1800;
+    prefix 2001:db8:1::/64 {};
+};
+"""
+BEYOND = "2001:db8:ffff::1"
+"""An address of the router that only its advertised default route leads to."""
 
 
 @pytest.fixture
@@ -115,3 +124,58 @@ def test_a_gateway_keeps_the_default_route_that_a_router_advertises(member: Memb
     assert host.run("cat", "/proc/sys/net/ipv6/conf/all/forwarding").strip() == "0"
     assert host.run("cat", accepts).strip() == "1"
     assert advertised()
+
+
+@pytest.fixture
+def router(member: Member) -> Iterator[Host]:
+    """A host with radvd on the cable to the member's `eth0`, and the address BEYOND."""
+    assert RADVD is not None
+    host = Host("router")
+    try:
+        join(member.host, host, "192.0.2.1/24", "192.0.2.254/24")
+        host.run("ip", "addr", "add", f"{BEYOND}/128", "dev", "lo")
+        host.run("ip", "addr", "add", "2001:db8:1::ffff/64", "dev", "eth0")
+        host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+        host.run("sh", "-c", "cat > /run/radvd.conf", text=RADVD_CONFIG)
+        wait_for("the router has its addresses", lambda: "tentative" not in host.run("ip", "-6", "addr"))
+        argv = [RADVD, "--nodaemon", "-m", "stderr", "-C", "/run/radvd.conf", "-p", "/run/radvd.pid"]
+        with host.start(*argv) as daemon:
+            yield host
+            daemon.kill()
+    finally:
+        host.close()
+
+
+@pytest.mark.skipif(RADVD is None, reason="missing: radvd")
+def test_a_gateway_lives_on_by_the_advertisements_of_radvd(member: Member, router: Host) -> None:
+    """Not only does the route stay: each later advertisement is taken, before, while and after the host forwards."""
+    host = member.host
+
+    def parameter(key: str) -> str:
+        return host.run("cat", f"/proc/sys/net/ipv6/conf/{key}").strip()
+
+    def advertised() -> str:
+        return host.run("ip", "-6", "route", "show", "default", "dev", "eth0", "proto", "ra")
+
+    def reached() -> bool:
+        return "1 received" in host.run("ping", "-6", "-c", "1", "-W", "2", BEYOND, check=False)
+
+    def the_next_one_is_taken() -> None:
+        host.run("ip", "-6", "route", "del", "default", "dev", "eth0", "proto", "ra")
+        wait_for("radvd's next advertisement makes the route again", advertised)
+        wait_for("the route carries packets", reached)
+
+    wait_for("the host has a default route by radvd", advertised)
+    wait_for("it has an address by radvd that carries packets", reached)
+    behind = member.text.replace("routes: [192.168.77.0/24]", "")
+    member.write(behind.replace('192.0.2.1:51820"]', '192.0.2.1:51820"], routes: ["fd88::/64"]'))
+    member.netctl("apply", "--yes")
+    assert advertised(), "the route is gone with the apply"
+    assert (parameter("all/forwarding"), parameter("eth0/accept_ra")) == ("1", "2")
+    the_next_one_is_taken()
+    assert "no changes" in member.netctl("plan")
+
+    member.netctl("down")
+    assert advertised(), "the route is gone with `down`"
+    assert (parameter("all/forwarding"), parameter("eth0/accept_ra")) == ("0", "1")
+    the_next_one_is_taken()
