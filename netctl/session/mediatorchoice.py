@@ -79,6 +79,8 @@ class MediatorChoice:
         self._last: Mediator | None = None
         self._current: Mediator | None = None
         self._works = False
+        self.all_refuse = True
+        """Whether each mediator that was tried in this round has refused this member."""
         self._tries: dict[Mediator, int] = {}
 
     def use(self, mediators: Sequence[Mediator]) -> None:
@@ -111,6 +113,7 @@ class MediatorChoice:
             raise LookupError("there is no mediator to try")
         if not self._left:
             self._left = list(self._mediators)
+            self.all_refuse = True
         chosen = self._choose(fraction)
         self._left.remove(chosen)
         self._current, self._works = chosen, False
@@ -135,8 +138,11 @@ class MediatorChoice:
         self._works = True
         self._rounds = 0
 
-    def over(self, *, lost: bool) -> None:
-        """The last try, or the connection that it made, is over. `lost`: not by this host's own doing."""
+    def over(self, *, lost: bool, refused: bool = False) -> None:
+        """The last try, or the connection that it made, is over. `lost`: not by this host's own doing. `refused`: the
+        mediator does not let this member in.
+        """
+        self.all_refuse &= refused
         if self._works:
             self._works = False
             self._first, self._last = (None, self._current) if lost else (self._current, None)
@@ -153,6 +159,7 @@ class MediatorChoice:
     def _begin(self) -> None:
         self._left = list(self._mediators)
         self._rounds = 0
+        self.all_refuse = True
 
     def _choose(self, fraction: float) -> Mediator:
         if self._first in self._left:

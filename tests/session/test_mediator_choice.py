@@ -136,6 +136,18 @@ def test_within_a_round_nobody_waits_and_all_dead_is_a_whole_round() -> None:
         assert sorted(map(name_of, tried)) == sorted(map(name_of, ALL))
 
 
+def test_only_a_round_of_refusals_is_a_refusal() -> None:
+    choice = MediatorChoice()
+    choice.use((ONE, TWO))
+    for first, second in ((True, True), (False, True), (True, False)):
+        choice.next(0.0)
+        choice.over(lost=not first, refused=first)
+        choice.next(0.0)
+        choice.over(lost=not second, refused=second)
+        assert not choice.others_left
+        assert choice.all_refuse is (first and second)
+
+
 def test_each_visit_takes_the_next_port() -> None:
     choice = MediatorChoice()
     choice.use((ONE,))

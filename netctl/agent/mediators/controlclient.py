@@ -395,7 +395,8 @@ class ControlClient:
                 continue
             chosen = self._choice.next(random.random())
             error = await self._connect(chosen)
-            self._choice.over(lost=error.code not in NOT_LOST)
+            refused = error.code.startswith(("login.", "view."))
+            self._choice.over(lost=error.code not in NOT_LOST, refused=refused)
             if error.code == UNPROVEN:
                 self._backoff.spread(0)
             if error.code.startswith("view."):
@@ -408,7 +409,7 @@ class ControlClient:
                 delay = 0.0
             else:
                 delay = self._backoff.next_delay(random.random(), elsewhere=len(self._mediators) > 1)
-            refused = error.code.startswith(("login.", "view.")) and not self._choice.others_left
+            refused = refused and self._choice.all_refuse and not self._choice.others_left
             final = refused or error.code == DUPLICATE
             self._set_state(LinkState("unreachable", since, str(error), final=final, waits=self.waits))
             with contextlib.suppress(TimeoutError):
