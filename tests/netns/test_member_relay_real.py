@@ -13,7 +13,8 @@ import pytest
 
 from netctl.lab.internet import Lab, status_of, statuses_of
 from netctl.lab.probes import host_name, ping
-from tests.support.lablife import Pinging, connected_lab
+from netctl.lab.wiring import Network
+from tests.support.lablife import Pinging, everybody_connected, raised_lab
 from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
@@ -55,7 +56,13 @@ FAILOVER_S = 5.0
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with connected_lab(DOCUMENT, NATS) as lab:
+    def wired(
+        network: Network,
+    ) -> None:  # as docs/relays.md says: else a socket of anybody may get one of these ports
+        network.members["vps"].run(["sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=40000-40999"])
+
+    with raised_lab(DOCUMENT, NATS, wired=wired) as lab:
+        wait_for("everybody is connected", lambda: everybody_connected(lab))
         yield lab
 
 
@@ -115,7 +122,10 @@ def test_its_relay_ends_with_its_agent_and_comes_back_with_it(lab: Lab) -> None:
     lab.stop("vps", signal.SIGKILL)
     wait_for("nobody carries it", lambda: seen(lab, "laptop", "desktop")["path"] == "none")
     lab.start_agent("vps")
-    wait_for("the member relays again", lambda: relay_state(lab) == "up")
+    try:
+        wait_for("the member relays again", lambda: relay_state(lab) == "up")
+    finally:
+        print(statuses_of({"vps": lab.node("vps")})["vps"], lab.node("vps").attempt(["ss", "-lunp"]).stdout)
     wait_for("the member carries the pair", lambda: by_vps(lab))
     wait_for(
         "the tunnel carries", lambda: ping(lab.node("laptop"), host_name("desktop", "party")) is not None
