@@ -208,7 +208,12 @@ def missing(site: Site) -> str:
     (state, digest, rows), (other_state, other_digest, other_rows) = found
     if (state, digest) != (other_state, other_digest):
         return f"two states: {state} and {other_state}, {digest} and {other_digest}"
-    return f"members: {sorted(rows.items() ^ other_rows.items())}" if rows != other_rows else ""
+    differ = {
+        name: (rows.get(name), other_rows.get(name))
+        for name in sorted(rows.keys() | other_rows.keys())
+        if rows.get(name) != other_rows.get(name)
+    }
+    return f"members: {differ}" if differ else ""
 
 
 def until_whole(site: Site) -> None:
