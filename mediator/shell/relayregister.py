@@ -21,10 +21,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from mediator.core.relay_pairs import PairMember, PairPort
 from mediator.shell.credentials import Identity
 from mediator.shell.relayplace import write_pairs
@@ -33,6 +29,7 @@ from netctl.model.errors import NetctlError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session import Backoff
 from netctl.system.guard import Guard
+from netctl.system.pinned import certificate_key, client_context
 from netctl.system.tasks import Tasks
 from netctl.wire import registration as w
 from netctl.wire.control import Error
@@ -137,12 +134,12 @@ class Registrations:
 
     async def _with(self, mediator: Mediator) -> None:
         backoff, turn = Backoff(RETRY_BASE_S, RETRY_CAP_S), 0
-        ports = [mediator.port, *(port for port in mediator.tls if port != mediator.port)]
         while True:
-            where = f"{mediator.host}:{ports[turn % len(ports)]}"
+            port = mediator.tcp_ports[turn % len(mediator.tcp_ports)]
+            where = f"{mediator.host}:{port}"
             began, rest_s = time.monotonic(), 0.0
             try:
-                await self._once(mediator, ports[turn % len(ports)], where)
+                await self._once(mediator, port, where)
                 reason = "it has ended the connection"
             except (NetctlError, OSError, EOFError, ssl.SSLError) as error:
                 reason = str(error) or type(error).__name__
@@ -159,13 +156,9 @@ class Registrations:
 
     async def _once(self, mediator: Mediator, port: int, where: str) -> None:
         """One registration, until it ends. Raises NetctlError, OSError, EOFError."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the pin is compared instead
-        context.set_alpn_protocols([w.REGISTER_ALPN])
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_connection(
-                mediator.host, port, ssl=context, happy_eyeballs_delay=0.25
+                mediator.host, port, ssl=client_context(w.REGISTER_ALPN), happy_eyeballs_delay=0.25
             )
         try:
             tls = writer.get_extra_info("ssl_object")
@@ -249,13 +242,10 @@ def _frame(message: w.Message) -> bytes:
 
 def pinned(der: bytes | None, mediator: Mediator) -> IdentityKey:
     """The identity in a server's certificate, if the document pins it for this mediator. Raises RemoteError."""
-    with contextlib.suppress(ValueError, UnsupportedAlgorithm):
-        public = x509.load_der_x509_certificate(der or b"").public_key()
-        if isinstance(public, Ed25519PublicKey):
-            found = IdentityKey(public.public_bytes_raw())
-            if found in mediator.identity:
-                return found
-    raise RemoteError("it shows another identity than the document pins", "login.wrong-pin")
+    found = certificate_key(der)
+    if found is None or found not in mediator.identity:
+        raise RemoteError("it shows another identity than the document pins", "login.wrong-pin")
+    return found
 
 
 @contextmanager

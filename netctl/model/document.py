@@ -75,6 +75,11 @@ class Mediator:
     member: str = ""
     """The member that is this relay; it carries pairs of its own networks alone. Empty: a server of its own."""
 
+    @property
+    def tcp_ports(self) -> tuple[int, ...]:
+        """All TCP ports of the server, `port` first, each once."""
+        return tuple(dict.fromkeys((self.port, *self.tls)))
+
 
 DEFAULT_LISTEN_PORT = 51820
 MAX_RELAYS = 15

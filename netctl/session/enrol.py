@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey, is_weak_identity, is_weak_wireguard
-from netctl.session.login import NONCE_LEN, SIGNATURE_LEN, Signer, packed
+from netctl.session.login import NONCE_LEN, SIGNATURE_LEN, Signer
 from netctl.wire.control import PROTOCOL_VERSION, Enrol, Rotate
+from netctl.wire.packed import packed
 
 ENROL_LABEL = b"netctl enrol"
 ROTATE_LABEL = b"netctl rotate"

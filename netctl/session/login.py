@@ -15,17 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey, is_weak_identity
 from netctl.wire.control import PROTOCOL_VERSION, Login
+from netctl.wire.packed import packed
 
 NONCE_LEN = 32
 SIGNATURE_LEN = 64
 LABEL = b"netctl login"
 Signer = Callable[[bytes], bytes]
 """Signs with an Ed25519 private key that stays with the shell."""
-
-
-def packed(*parts: bytes) -> bytes:
-    """Each part with its length (4 bytes, big-endian) before it: no two lists of parts look the same."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def transcript(

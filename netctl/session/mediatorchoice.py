@@ -51,10 +51,6 @@ def name_of(mediator: Mediator) -> str:
     return f"{mediator.host}:{mediator.port}"
 
 
-def _ports(mediator: Mediator) -> tuple[int, ...]:
-    return tuple(dict.fromkeys((mediator.port, *mediator.tls)))
-
-
 @dataclass(frozen=True, slots=True)
 class Try:
     """Connect to this mediator at this TCP port, within `limit_s` seconds."""
@@ -119,17 +115,17 @@ class MediatorChoice:
         self._current, self._works = chosen, False
         if self._first == chosen:
             self._first = None
-        ports = _ports(chosen)
+        ports = chosen.tcp_ports
         tries = self._tries.get(chosen, 0)
         self._tries[chosen] = tries + 1
         return Try(chosen, ports[tries % len(ports)], self._limit(chosen))
 
     def all_ports(self) -> Iterator[Try]:
         """Every port of every mediator once, in rounds, for somebody who needs one answer."""
-        for turn in range(max((len(_ports(one)) for one in self._mediators), default=0)):
+        for turn in range(max((len(one.tcp_ports) for one in self._mediators), default=0)):
             for _ in self._mediators:
                 chosen = self.next(0.0)
-                if turn < len(_ports(chosen.mediator)):
+                if turn < len(chosen.mediator.tcp_ports):
                     yield chosen
                 self.over(lost=True)
 

@@ -22,6 +22,7 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
 from netctl.session.login import Signer
 from netctl.wire.control import LeaseRow, MemberRow, Sealed, ViewChunk
+from netctl.wire.packed import packed
 
 LABEL = b"netctl view"
 ROWS_PER_CHUNK = 500
@@ -64,9 +65,8 @@ def view_digest(view: View) -> str:
 
 
 def transcript(generation: int, digest: str) -> bytes:
-    """What is signed: each part with its length (4 bytes, big-endian) before it."""
-    parts = (LABEL, generation.to_bytes(8, "big"), bytes.fromhex(digest))
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    """What is signed."""
+    return packed(LABEL, generation.to_bytes(8, "big"), bytes.fromhex(digest))
 
 
 def seal(generation: int, digest: str, online: str, identity: IdentityKey, sign: Signer) -> Sealed:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, is_weak_identity
 from netctl.wire.control import Count, Error, Hex, Identity, Key, Port
+from netctl.wire.packed import packed
 
 REGISTER_ALPN = "netctl-relay-register/1"
 VERSION = 1
@@ -104,9 +105,8 @@ def decode(data: bytes) -> Message:
 
 
 def transcript(pin: IdentityKey, mediator_nonce: bytes, nonce: bytes, relay: IdentityKey) -> bytes:
-    """What the relay signs: each part with its length (4 bytes, big-endian) before it."""
-    parts = (LABEL, VERSION.to_bytes(4, "big"), pin.raw, mediator_nonce, nonce, relay.raw)
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    """What the relay signs."""
+    return packed(LABEL, VERSION.to_bytes(4, "big"), pin.raw, mediator_nonce, nonce, relay.raw)
 
 
 def check(message: Register, mediator_nonce: bytes, pin: IdentityKey) -> IdentityKey:

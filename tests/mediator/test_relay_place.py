@@ -25,9 +25,9 @@ from mediator.shell.relayplace import (
 )
 from mediator.shell.stateroles import CERTIFICATE_FILE
 from mediator.shell.store import STORE_FILE, Store
-from netctl.agent.mediators.pinned import certificate_key, is_relay_of
 from netctl.model.errors import LocalError
 from netctl.model.keys import WireGuardKey
+from netctl.system.pinned import certificate_key, is_relay_of
 from netctl.wire.relayframe import RELAY_ALPN, RELAY_SUBJECT
 
 SECRET = bytes(range(32))

@@ -81,6 +81,16 @@ def test_one_seed() -> None:
 CALM_SEEDS = 24
 
 
+def start_mediators(world: Several) -> None:
+    """All mediators work, and the members have the document."""
+    for mediator in world.mediators:
+        mediator.save(world.loaded)
+        mediator.start()
+    world.run(1.0)
+    for member in world.members:
+        member.disk.accepted.content = world.loaded if member.name not in world.absent else None
+
+
 def settled(seed: int) -> Several:
     world = calm(seed)
     assert len(world.at()) == len(world.members) - len(world.absent)
@@ -92,12 +102,8 @@ def test_members_spread_where_a_relay_apart_joins_them_and_keep_one_order_where_
     apart, alone = 0, 0
     for seed in range(CALM_SEEDS):
         world = Several(seed)
-        for mediator in world.mediators:
-            mediator.save(world.loaded)
-            mediator.start()
-        world.run(1.0)
+        start_mediators(world)
         for member in world.members:
-            member.disk.accepted.content = world.loaded if member.name not in world.absent else None
             world.clock.after(world.chance.uniform(0, 1), member.start)
         world.run(5.0)
         there = set(world.at().values())
@@ -116,12 +122,8 @@ def test_nobody_goes_to_a_mediator_far_away_while_a_near_one_works(seed: int) ->
     world = Several(seed)
     far = world.mediators[0]
     far.site.delay_s = 0.3
-    for mediator in world.mediators:
-        mediator.save(world.loaded)
-        mediator.start()
-    world.run(1.0)
+    start_mediators(world)
     for member in world.members:
-        member.disk.accepted.content = world.loaded if member.name not in world.absent else None
         member.start()
     world.run(5.0)
     assert world.at()

@@ -16,7 +16,6 @@ from typing import cast
 
 from netctl.agent.log import warn
 from netctl.agent.mediators.mediatormeter import MediatorMeter
-from netctl.agent.mediators.pinned import certificate_key, client_context
 from netctl.agent.mediators.proxy import Connected, connect
 from netctl.agent.storage.keyfiles import Keys
 from netctl.model.addresses import Address, SocketAddress
@@ -42,6 +41,7 @@ from netctl.session import (
 )
 from netctl.session.mediatorchoice import LIMIT_S, MediatorChoice, Try, name_of
 from netctl.system.guard import Guard
+from netctl.system.pinned import certificate_key, client_context
 from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 

@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable
 
 from netctl.agent.log import warn
-from netctl.agent.mediators.pinned import client_context, is_relay_of
 from netctl.agent.mediators.proxy import connect, proxy_for
 from netctl.model.addresses import Address, SocketAddress
 from netctl.model.document import Mediator
@@ -35,6 +34,7 @@ from netctl.model.errors import NetctlError, RemoteError
 from netctl.node.snapshot import TunnelStatus
 from netctl.session import PROOF_S, Backoff
 from netctl.system.guard import Guard
+from netctl.system.pinned import client_context, is_relay_of
 from netctl.system.tasks import Tasks
 from netctl.system.tlslink import LinkState, TlsLink
 from netctl.wire.datagram import DatagramKind, classify
@@ -145,11 +145,7 @@ class RelayTls:
 
     def _places(self) -> list[tuple[Mediator, int]]:
         """Where to connect to, in order."""
-        beside = [
-            (mediator, port)
-            for mediator in self._mediators
-            for port in (mediator.port, *(port for port in mediator.tls if port != mediator.port))
-        ]
+        beside = [(mediator, port) for mediator in self._mediators for port in mediator.tcp_ports]
         apart = [(relay, port) for relay in self._relays for port in relay.tls]
         return [*apart, *beside] if self._away else [*beside, *apart]
 
