@@ -297,8 +297,8 @@ class Hub:
     def _relay_ports(self) -> tuple[int, int]:
         """The range of relay ports. Several mediators use the first entry's, or each would move the other's ports."""
         assert self._mediator is not None
-        full = (one for one in self.document.mediators if not one.relay_only)
-        return (next(full, self._mediator) if self._shared else self._mediator).relay_ports
+        full = self.document.full_mediators() if self._shared else ()
+        return (full[0] if full else self._mediator).relay_ports
 
     def _count(self) -> None:
         """Raise the generation, if only one mediator uses the store."""

@@ -437,8 +437,7 @@ class MembershipService:
         until = now_s + terms.life_s
         kept = yield from commit(NewInvite(network.id, network.name, terms.uses, now_s, until, name, by))
         made, token = kept.outcome
-        full = [mediator for mediator in self.document.mediators if not mediator.relay_only]
-        mine = sorted(full, key=lambda mediator: mediator is not self.mediator)
+        mine = sorted(self.document.full_mediators(), key=lambda mediator: mediator is not self.mediator)
         return made, pack_invite(Invite(network.name, token, tuple(mine))), network.join.approve
 
     def network(self, name: str) -> Network:

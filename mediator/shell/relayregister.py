@@ -118,9 +118,8 @@ class Registrations:
 
     def follow(self, document: Document) -> None:
         """Register with the mediators of this document from now on. From any thread."""
-        full = tuple(one for one in document.mediators if not one.relay_only)
         with contextlib.suppress(RuntimeError):  # the relay is ending
-            self._loop.call_soon_threadsafe(self._use, full)
+            self._loop.call_soon_threadsafe(self._use, document.full_mediators())
 
     async def end(self) -> None:
         """End all registrations."""

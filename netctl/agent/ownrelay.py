@@ -17,6 +17,7 @@ from netctl.agent.log import warn
 from netctl.agent.storage.keyfiles import Keys
 from netctl.model.document import Document, relay_of
 from netctl.model.errors import LocalError, RemoteError
+from netctl.node.context import identities
 from netctl.node.snapshot import NO_RELAY, OwnRelayStatus
 from netctl.session import Backoff
 from netctl.system.guard import Guard
@@ -52,10 +53,9 @@ def order_of(document: Document, keys: Keys) -> RelayOrder | None:
             "members get grants for the other one"
         )
     secrets: dict[str, None] = {}
-    for mediator in document.mediators:
-        for pin in () if mediator.relay_only else mediator.identity:
-            with contextlib.suppress(RemoteError, ValueError):  # a key with which nothing can be agreed
-                secrets[agreed_secret(keys.identity_private, pin, keys.identity).hex()] = None
+    for pin in identities(document):
+        with contextlib.suppress(RemoteError, ValueError):  # a key with which nothing can be agreed
+            secrets[agreed_secret(keys.identity_private, pin, keys.identity).hex()] = None
     if not secrets:
         raise LocalError("the document names no mediator whose grants a relay here could check")
     return RelayOrder(list(relay.stun), relay.relay_ports, list(secrets)[:MAX_TRUSTED])

@@ -261,6 +261,10 @@ class Document:
             if member.wireguard is not None and member.state is MemberState.PRESENT
         )
 
+    def full_mediators(self) -> tuple[Mediator, ...]:
+        """The entries to log in to: those without `role: relay`."""
+        return tuple(mediator for mediator in self.mediators if not mediator.relay_only)
+
     def relays(self) -> tuple[Mediator, ...]:
         """The relays apart: entries with `role: relay`, then members that relay. At most `MAX_RELAYS`."""
         apart = [mediator for mediator in self.mediators if mediator.relay_only]

@@ -170,8 +170,7 @@ def store(step: do.Effect) -> Job[str | None]:
 
 def identities(document: Document) -> tuple[IdentityKey, ...]:
     """The identities of all mediators that a document pins; a relay apart vouches for nothing."""
-    full = (mediator for mediator in document.mediators if not mediator.relay_only)
-    return tuple(pin for mediator in full for pin in mediator.identity)
+    return tuple(pin for mediator in document.full_mediators() for pin in mediator.identity)
 
 
 def share_mediator(one: Document | None, other: Document) -> bool:

@@ -149,7 +149,7 @@ def _check_mediators(document: Document, report: Report) -> None:
 
 def _check_relay(document: Document, relay: Mediator, path: Path, report: Report) -> None:
     """What keeps members from using a relay apart, although the document is valid."""
-    full = _full(document)
+    full = document.full_mediators()
     if len(relay.identity) > 1:
         message = f"members use the first identity of a relay alone, {relay.identity[0]}"
         report.warning("NC519", (*path, "identity"), message, "name the relay's present identity alone")
@@ -158,19 +158,15 @@ def _check_relay(document: Document, relay: Mediator, path: Path, report: Report
         report.warning("NC520", (*path, "identity"), message, "run `netctl-mediator init --relay` there")
 
 
-def _full(document: Document) -> list[Mediator]:
-    return [mediator for mediator in document.mediators if not mediator.relay_only]
-
-
 def _check_mediated(document: Document, path: Path, what: str, report: Report) -> None:
-    if not _full(document):
+    if not document.full_mediators():
         message = f"{what} needs a mediator in the document: nobody else gives grants for the relay"
         report.warning("NC518", path, message)
 
 
 def _check_room(document: Document, ports: tuple[int, int], path: Path, report: Report) -> None:
     room = _room(ports)
-    wanted = max((_room(one.relay_ports) for one in _full(document)), default=0)
+    wanted = max((_room(one.relay_ports) for one in document.full_mediators()), default=0)
     if room < wanted:
         message = f"{room} relay ports, and {wanted} at the mediator: members with a later port do not use this relay"
         report.warning("NC521", path, message, "widen the range")
