@@ -106,8 +106,12 @@ def test_nothing_is_removed_before_everything_is_added(pair: tuple[HostState, Ho
     removing = [number for number, kind in enumerate(kinds) if kind in REMOVES]
     adding = [number for number, kind in enumerate(kinds) if kind in ADDS]
     assert not removing or not adding or max(adding) < min(removing)
+    back = kinds.count(c.RenameLink)
+    assert set(kinds[:back]) <= {c.RenameLink}, (
+        "a link that somebody renamed gets its name back before all else"
+    )
     if c.SetFilter in kinds:
-        before_it = set(kinds[: kinds.index(c.SetFilter)])
+        before_it = set(kinds[back : kinds.index(c.SetFilter)])
         assert before_it <= {c.AddUnreachable}, "nothing is ever reachable unfiltered"
 
 
