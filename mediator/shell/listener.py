@@ -186,9 +186,7 @@ class Listener:
             self.leave(ticket)
             if isinstance(error, TimeoutError):
                 self.offend(source, "timeout")
-            elif isinstance(error, ssl.SSLError) and not isinstance(
-                error, ssl.SSLEOFError
-            ):  # a plain close, as of a health check, is no offence
+            elif isinstance(error, ssl.SSLError):  # a plain close, as of a health check, is no offence
                 self.offend(source, "tls")
 
 

@@ -28,6 +28,10 @@ and our last words could be lost.
 """
 READ = 64 * 1024
 """Bytes of one read: four records, and more than any agent sends at once."""
+CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+"""What Python raises if the other side has closed without a word: the first with OpenSSL 3 since Python 3.11.4, the
+second before, as on Debian 12.
+"""
 _BUFFER = memoryview(bytearray(READ))
 """For all connections: what was read is copied at once."""
 
@@ -157,7 +161,10 @@ class TlsStream:
 
 
 async def shake_hands(connection: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Perform the handshake of a server, and take the socket over. Raises OSError; then the socket is closed."""
+    """Perform the handshake of a server, and take the socket over.
+
+    Raises OSError, or EOFError if the client has closed; then the socket is closed.
+    """
     tls = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
     try:
         while True:
@@ -168,6 +175,8 @@ async def shake_hands(connection: socket.socket, context: ssl.SSLContext) -> ssl
                 await ready(tls.fileno())
             except ssl.SSLWantWriteError:
                 await ready(tls.fileno(), writable=True)
+            except CLOSED as error:
+                raise EOFError("the client closed during the handshake") from error
     except BaseException:
         tls.close()
         raise

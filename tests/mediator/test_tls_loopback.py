@@ -229,9 +229,28 @@ def test_connections_count_from_their_first_packet_and_are_given_back(run: Run, 
                 held.close()
                 with contextlib.suppress(ConnectionError):
                     await held.wait_closed()
+            while server._limiter.unauthenticated:
+                await asyncio.sleep(0.01)
+            assert server._limiter.bans(time.monotonic()) == []  # whoever only closes has done nothing wrong
             async with Member(ANN, mediator) as ann:
                 await ann.view()
             assert server._limiter.unauthenticated == 0
+
+    run(main())
+
+
+def test_connections_that_only_open_and_close_are_held_against_nobody(run: Run, site: Site) -> None:
+    """So do health checks. Without that an address was banned after thirty of them."""
+
+    async def main() -> None:
+        async with site.serving() as (server, mediator):
+            for _ in range(2 * round(limiter.BAN_AT)):
+                _, writer = await asyncio.open_connection(HOST, site.port)
+                writer.close()
+                await writer.wait_closed()
+            async with Member(ANN, mediator) as ann:
+                await ann.view()
+            assert server._limiter.bans(time.monotonic()) == []
 
     run(main())
 

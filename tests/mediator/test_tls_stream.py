@@ -177,6 +177,24 @@ def test_the_other_side_ends(run: Run, tmp_path: Path, how: str) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["at once", "in a record"])
+def test_a_client_that_closes_during_the_handshake_is_told_from_one_that_breaks_tls(
+    run: Run, tmp_path: Path, begun: bytes
+) -> None:
+    """OpenSSL and Python have had three errors for it."""
+
+    async def main() -> None:
+        context = Identity.create(tmp_path / "s").server_context(ALPN)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.sendall(begun)
+        theirs.close()
+        with pytest.raises(EOFError):
+            await shake_hands(ours, context)
+
+    run(main())
+
+
 def test_garbage_in_the_place_of_a_handshake_closes_the_socket(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         context = Identity.create(tmp_path / "s").server_context(ALPN)
