@@ -53,11 +53,21 @@ class Side:
             self.host.run(*command, text=text(preshared_key))
 
     def ping(self, other: Side, *options: str) -> int:
-        """Two pings over IPv4 and two over IPv6 inside: how many of these four were lost, at most one of two."""
+        """Two pings over IPv4 and two over IPv6 inside: how many of these four were lost, at most one of two.
+
+        What ping and both interfaces say of a loss is printed, for the report of a test that allows none.
+        """
         lost = 0
         for address in (f"10.77.0.{other.number}", f"fd77::{other.number}"):
             found = pinged(self.host.say, address, 2, *options, wait_s=20)
             assert found.lost < 2, found.said
+            if found.lost:
+                print(
+                    found.said,
+                    self.host.run("wg", "show", LINK),
+                    other.host.run("wg", "show", LINK),
+                    sep="\n",
+                )
             lost += found.lost
         return lost
 
