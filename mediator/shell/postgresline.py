@@ -1,4 +1,4 @@
-"""A connection of the store to PostgreSQL: its lock, its transactions, and what became of a lost answer to a commit."""
+"""A connection of the store to PostgreSQL, and its transactions: several writes share one, each can be undone alone."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 
 from mediator.core.transactions import Outdated
 from mediator.shell.memberstore import PATIENCE_S
+from mediator.shell.postgresconnect import Commit, Connector, Waits, reason_of
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.postgressession import PostgresSession
+from mediator.shell.postgresturns import TOO_BUSY, Turns, Wish
 from mediator.shell.severed import sever, severed_after
 from mediator.shell.sqlsession import Row
 from mediator.shell.storemark import Mark, refuse_other
-from mediator.shell.storeschema import MIGRATIONS, for_postgres
 from mediator.shell.storesql import Adding, Body, add_all
 from netctl.model.errors import LocalError
 
 T = TypeVar("T")
 COMMIT_S = 5.0
 """Longest wait for a sent commit; an absent synchronous standby would delay it for ever."""
-FIRST_RETRY_S, LAST_RETRY_S = 0.1, 3.0
-"""Intervals of connection attempts, doubled each time: short for a restarting server, no flood for an absent one."""
-LOCK_S = 3.0
-"""Longest wait of a new mediator for the lock of a mediator that has just ended."""
-LOCK_CLASS = 0x6E657463
-"""The advisory lock's first half, "netc"; the second half is a hash of the schema."""
-MIGRATION_CLASS = LOCK_CLASS + 1
-"""First half of the lock for the creation and update of tables."""
-STANDBY_S = 0.5
-"""Interval of a standby's requests for the lock: a take-over begins within it, at the cost of two small queries a
-second. A query that waits for the lock would hold VACUUM back meanwhile.
-"""
-READ_ONLY = "25006"
-"""SQLSTATE of a write to a server that has become a standby."""
+READ_ONLY, STOOD_STILL = "25006", "25P03"
+"""SQLSTATEs of a write to a server that has become a standby, and of a transaction that did nothing for too long."""
 MAX_BATCH = 64
 """Most writes in one transaction: with more, the first would wait longer for the last than for the disk."""
 HASTE_S = 0.5
@@ -51,31 +40,10 @@ SEVER_S = 0.5
 """How much later than PostgreSQL's own limit the connection is cut."""
 MARK_LEN = 8
 """Bytes of a transaction's random mark: unique during a mediator's life."""
-MIGRATION_S = 10
-"""Longest wait for that lock: mediators that start at once update the tables one by one, in milliseconds."""
 STOPPED = frozenset({"55P03", "57014"})
 """SQLSTATEs of a statement that reached its limit in time."""
 TAKEN = frozenset({"23505", "P0001"})
 """SQLSTATEs of a conflict with an existing row: a constraint's, and our triggers'."""
-
-_VERSION = "CREATE TABLE IF NOT EXISTS schema_version (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)"
-_HOLDER = """
-SELECT application_name, client_addr FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND classid = %s AND objid = hashtext(current_schema())::oid AND granted LIMIT 1
-"""
-
-
-@dataclass(slots=True)
-class Commit:
-    """A sent commit."""
-
-    mark: str
-    kept: bool | None = None
-    """Whether the next connection found the commit kept; None: unknown."""
-
-
-class Held(LocalError):
-    """Another mediator works with the store."""
 
 
 class Lost(Exception):
@@ -93,7 +61,7 @@ def _is_lost(connection: AsyncConnection[Row], error: psycopg.Error) -> bool:
     ended = isinstance(error, psycopg.InterfaceError) or (
         isinstance(error, psycopg.OperationalError) and not state
     )
-    return connection.closed or ended or state.startswith(("08", "57P")) or state == READ_ONLY
+    return connection.closed or ended or state.startswith(("08", "57P")) or state in (READ_ONLY, STOOD_STILL)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -106,41 +74,12 @@ def _limits(milliseconds: int) -> str:
     return f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
 
 
-Waits = Callable[[Held], None]
-"""Called repeatedly with the holder of the lock."""
-
-
-@dataclass(slots=True, eq=False)
-class _Wish(Generic[T]):
-    """A transaction that waits for its turn, and what became of it."""
-
-    what: str
-    body: Body[T]
-    deadline: float
-    called: asyncio.Future[None]
-    """Done when the wish is over, or has its turn."""
-    value: T | None = None
-    error: Exception | None = None
-    over: bool = False
-
-    def call(self) -> None:
-        """Wake the asker, unless that one has gone."""
-        if not self.called.done():
-            self.called.set_result(None)
-
-    def result(self) -> T:
-        """What the body returned. Raises what it raised, or why it was not carried out."""
-        if self.error is not None:
-            raise self.error
-        return cast(T, self.value)
-
-
 @dataclass(slots=True, eq=False)
 class _Turn:
     """A transaction at the server, and the wishes that are carried out in it."""
 
     connection: AsyncConnection[Row]
-    wishes: list[_Wish[Any]]
+    wishes: list[Wish[Any]]
     began: float
     _cut: asyncio.TimerHandle | None = None
     _marked: bool = False
@@ -168,9 +107,9 @@ class _Turn:
         await self.connection.execute(f"{before}SAVEPOINT wish; {limits}")
 
 
-def _runs(wishes: Iterable[_Wish[Any]]) -> Iterator[list[_Wish[Any]]]:
+def _runs(wishes: Iterable[Wish[Any]]) -> Iterator[list[Wish[Any]]]:
     """Requests that can be carried out together, and each other wish by itself, in their order."""
-    run: list[_Wish[Any]] = []
+    run: list[Wish[Any]] = []
     for wish in wishes:
         if isinstance(wish.body, Adding) and not wish.body.takes:
             run.append(wish)
@@ -191,14 +130,9 @@ class StoreLine:
         self._name = name
         self._writes = writes
         self._shared = shared
+        self._connector = Connector(place, name, writes, shared)
         self._connection: AsyncConnection[Row] | None = None
-        self._taken = False
-        """Whether somebody has the turn, and may use the connection."""
-        self._idle = asyncio.Event()
-        """The contrary."""
-        self._idle.set()
-        self._waiting: list[_Wish[Any]] = []
-        """Transactions that wait for their turn, in the order in which they came."""
+        self._turns = Turns()
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()
         self.lost.set()
@@ -207,135 +141,37 @@ class StoreLine:
 
     async def connect(self, waits: Waits | None = None) -> None:
         """Connect. If another mediator has the lock, wait if `waits` is given, else raise Held. Raises LocalError."""
-        parameters = {**self._place.parameters, "application_name": self._name}
-        try:
-            connection = await AsyncConnection.connect(autocommit=True, **parameters)
-        except (psycopg.Error, OSError) as error:
-            raise LocalError(f"{self._place.name} cannot be reached: {reason_of(error)}") from error
-        try:
-            await self._prepare(connection, waits)
-        except BaseException as error:
-            await connection.close()
-            if isinstance(error, psycopg.Error):
-                raise LocalError(f"{self._place.name} cannot be used: {reason_of(error)}") from error
-            raise
-        self._connection = connection
+        self._connection = await self._connector.connect(self._sent, waits)
+        self._sent = None
         self.lost.clear()
         self.ready.set()
 
-    async def _prepare(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
-        """Bring a new connection into use: lock, schema, mark. Raises LocalError and psycopg's errors."""
-        await connection.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) "
-            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
-        )
-        if not self._writes:
-            return
-        # At the server, an earlier connection of this process may still hold the lock.
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = %s AND pid <> pg_backend_pid()",
-            (self._name,),
-        )
-        await self._lock(connection, waits)
-        await migrate(connection, self._place.name)
-        if self._sent is not None:
-            self._sent.kept = await self._last_mark(connection) == self._sent.mark
-            self._sent = None
-
-    async def _last_mark(self, connection: AsyncConnection[Row]) -> str | None:
-        """The mark of this process's last committed transaction. Raises psycopg's errors.
-
-        Waits for an earlier connection that may still commit, as that one holds `place`.
-        """
-        await connection.execute(
-            f"BEGIN; SET LOCAL lock_timeout = '{LOCK_S}s'; SELECT 1 FROM place FOR UPDATE"
-        )
-        found = await (
-            await connection.execute("SELECT mark FROM writer WHERE name = %s", (self._name,))
-        ).fetchone()
-        await connection.execute("COMMIT")
-        return found[0] if found is not None else None
-
-    async def _lock(self, connection: AsyncConnection[Row], waits: Waits | None) -> None:
-        deadline = time.monotonic() + (LOCK_S if waits is None else 0.0)
-        kind = "_shared" if self._shared else ""
-        ask = f"SELECT pg_try_advisory_lock{kind}(%s, hashtext(current_schema()))"
-        while True:
-            found = await (await connection.execute(ask, (LOCK_CLASS,))).fetchone()
-            if found is not None and found[0]:
-                return
-            if time.monotonic() < deadline:
-                await asyncio.sleep(FIRST_RETRY_S)
-                continue
-            held = await self._held(connection)
-            if waits is None:
-                raise held
-            waits(held)
-            await asyncio.sleep(STANDBY_S)
-
-    async def _held(self, connection: AsyncConnection[Row]) -> Held:
-        holder = await (await connection.execute(_HOLDER, (LOCK_CLASS,))).fetchone()
-        who = f" ({holder[0]}, from {holder[1] or 'this host'})" if holder is not None else ""
-        return Held(f"another mediator works with {self._place.name}{who}")
+    @property
+    def waiting(self) -> int:
+        """The count of transactions that wait for their turn."""
+        return len(self._turns)
 
     async def transaction(self, what: str, body: Body[T], deadline: float) -> T:
         """Run a transaction once. Raises Lost, LocalError, or the body's exceptions.
 
         Writes that wait for the same turn are one transaction for the server: they share its wait for the disk.
         """
-        loop = asyncio.get_running_loop()
-        wish: _Wish[T] = _Wish(what, body, deadline, loop.create_future())
-        if self._taken:
-            self._waiting.append(wish)
-            late = loop.call_later(max(0.0, deadline - time.monotonic()), self._too_late, wish)
-            try:
-                await wish.called
-            except BaseException:
-                if wish in self._waiting:
-                    self._waiting.remove(wish)
-                elif wish.called.done() and not wish.called.cancelled() and not wish.over:
-                    self._pass_on()  # it had just got its turn
-                raise
-            finally:
-                late.cancel()
-        else:
-            self._take_turn()
+        wish = await self._turns.wait(what, body, deadline)
         if not wish.over:
             try:
                 await self._carry_out(wish)
             finally:
-                self._pass_on()
+                self._turns.pass_on()
         return wish.result()
 
-    def _too_late(self, wish: _Wish[Any]) -> None:
-        if wish in self._waiting:  # else it is under way
-            self._waiting.remove(wish)
-            wish.error, wish.over = LocalError("the store is busy with what it was asked before"), True
-            wish.call()
-
-    def _take_turn(self) -> None:
-        self._taken = True
-        self._idle.clear()
-
-    def _pass_on(self) -> None:
-        """Whoever has waited longest has the turn now."""
-        while self._waiting:
-            wish = self._waiting.pop(0)
-            if not wish.called.done():
-                wish.call()
-                return
-        self._taken = False
-        self._idle.set()
-
-    def _others(self, first: _Wish[Any]) -> list[_Wish[Any]]:
+    def _others(self, first: Wish[Any]) -> list[Wish[Any]]:
         """Who may share the transaction: no reads; of writes, all that wait and have the time to."""
         soon = time.monotonic() + HASTE_S
         if not self._writes or first.deadline <= soon:
             return []
-        return [wish for wish in self._waiting if wish.deadline > soon][: MAX_BATCH - 1]
+        return [wish for wish in self._turns if wish.deadline > soon][: MAX_BATCH - 1]
 
-    async def _carry_out(self, first: _Wish[Any]) -> None:
+    async def _carry_out(self, first: Wish[Any]) -> None:
         """Carry out the wish whose turn it is, and others that wait, in one transaction.
 
         Notes what became of each. An error of one undoes that one alone. Whoever the transaction has no time for goes
@@ -361,7 +197,7 @@ class StoreLine:
                 wish.over = True
                 wish.call()
 
-    async def _attempt(self, batch: list[_Wish[Any]]) -> None:
+    async def _attempt(self, batch: list[Wish[Any]]) -> None:
         """Carry out the batch's only wish, and add to the batch those that wait and are carried out with it.
 
         Raises Lost, or what a commit raises.
@@ -373,7 +209,7 @@ class StoreLine:
         first = batch[0]
         left = first.deadline - time.monotonic()
         if left <= 0:
-            raise LocalError("the store is busy with what it was asked before")
+            raise LocalError(TOO_BUSY)
         turn = _Turn(connection, batch, time.monotonic())
         turn.cut_after(left + SEVER_S)
         sent: Commit | None = None
@@ -411,7 +247,7 @@ class StoreLine:
         finally:
             turn.cut_never()
 
-    async def _carry_out_all(self, turn: _Turn, others: list[_Wish[Any]]) -> None:
+    async def _carry_out_all(self, turn: _Turn, others: list[Wish[Any]]) -> None:
         """Carry out the turn's first wish, and those of the others for which there is time, in their order."""
         first = turn.wishes[0]
         if not others:
@@ -426,28 +262,27 @@ class StoreLine:
                 elif not await self._another(turn, wish):
                     return
 
-    def _take(self, turn: _Turn, wishes: Iterable[_Wish[Any]]) -> float:
+    def _take(self, turn: _Turn, wishes: Iterable[Wish[Any]]) -> float:
         """Take wishes that wait into the turn. Those before them wait for their end, so they have no more time."""
         for wish in wishes:
-            self._waiting.remove(wish)
+            self._turns.leave(wish)
             turn.wishes.append(wish)
         until = min(one.deadline for one in turn.wishes)
         turn.cut_after(until - time.monotonic() + SEVER_S)
         return until
 
-    def _give_back(self, turn: _Turn, wishes: Sequence[_Wish[Any]]) -> None:
+    def _give_back(self, turn: _Turn, wishes: Sequence[Wish[Any]]) -> None:
         """Let wishes of the turn go on waiting, at the head."""
-        for wish in reversed(wishes):
+        for wish in wishes:
             turn.wishes.remove(wish)
-            if not wish.called.done():  # else the asker has gone
-                self._waiting.insert(0, wish)
+        self._turns.return_to(wishes)
         self._take(turn, [])
 
-    async def _another(self, turn: _Turn, wish: _Wish[Any]) -> bool:
+    async def _another(self, turn: _Turn, wish: Wish[Any]) -> bool:
         """Carry out a wish that waits. False: the turn has no time for more."""
         if turn.is_long():
             return False
-        if wish not in self._waiting:
+        if wish not in self._turns:
             return True
         until = self._take(turn, [wish])
         if await self._one_of(turn, wish, until=until):
@@ -455,13 +290,13 @@ class StoreLine:
         self._give_back(turn, [wish])
         return False
 
-    async def _together(self, turn: _Turn, run: list[_Wish[Any]]) -> bool:
+    async def _together(self, turn: _Turn, run: list[Wish[Any]]) -> bool:
         """Carry out requests for leases by the same few statements. False: undone, each has to be tried by itself.
 
         Raises psycopg's error of a lost connection.
         """
         first = turn.wishes[0]
-        more = [wish for wish in run if wish in self._waiting]
+        more = [wish for wish in run if wish in self._turns]
         wishes = [*(run[:1] if run[0] is first else ()), *more]
         if len(wishes) < 2 or turn.is_long():
             return False
@@ -482,7 +317,7 @@ class StoreLine:
         return True
 
     async def _one_of(
-        self, turn: _Turn, wish: _Wish[Any], *, until: float = math.inf, alone: bool = False
+        self, turn: _Turn, wish: Wish[Any], *, until: float = math.inf, alone: bool = False
     ) -> bool:
         """Run a wish's body within the transaction. Raises psycopg's error of a lost connection.
 
@@ -533,16 +368,16 @@ class StoreLine:
     async def look(self) -> None:
         """Check an idle connection; a running transaction notices a loss itself."""
         connection = self._connection
-        if connection is None or self._taken:
+        if connection is None or self._turns.taken:
             return
-        self._take_turn()
+        self._turns.take()
         try:
             with severed_after(connection, PATIENCE_S):
                 await connection.execute("SELECT 1")
         except psycopg.Error:
             self.drop()
         finally:
-            self._pass_on()
+            self._turns.pass_on()
 
     def drop(self) -> None:
         """Close the connection as lost."""
@@ -554,46 +389,8 @@ class StoreLine:
 
     async def close(self) -> None:
         """Close the connection after the running transactions."""
-        await self._idle.wait()
+        await self._turns.idle.wait()
         self.ready.clear()
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
-
-
-async def migrate(connection: AsyncConnection[Row], name: str) -> None:
-    """Create or update the schema; each step is one transaction. Raises LocalError and psycopg's errors."""
-    version = await _version(connection)
-    if version > len(MIGRATIONS):
-        raise LocalError(f"{name} was written by another version of netctl (schema {version})")
-    if version == len(MIGRATIONS):  # then a role without the right to create tables is enough
-        return
-    lock = f"({MIGRATION_CLASS}, hashtext(current_schema()))"
-    await connection.execute(f"SET lock_timeout = '{MIGRATION_S}s'")
-    await connection.execute(f"SELECT pg_advisory_lock{lock}")
-    await _migrate(connection, await _version(connection))  # on an error the caller closes the connection
-    await connection.execute(f"SELECT pg_advisory_unlock{lock}")
-    await connection.execute("RESET lock_timeout")
-
-
-async def _version(connection: AsyncConnection[Row]) -> int:
-    there = await (await connection.execute("SELECT to_regclass('schema_version') IS NOT NULL")).fetchone()
-    if there is None or not there[0]:
-        return 0
-    found = await (await connection.execute("SELECT version FROM schema_version")).fetchone()
-    return int(found[0]) if found is not None else 0
-
-
-async def _migrate(connection: AsyncConnection[Row], version: int) -> None:
-    await connection.execute(_VERSION)
-    for number, step in enumerate(MIGRATIONS[version:], version + 1):
-        write = (
-            f"INSERT INTO schema_version (one, version) VALUES (1, {number}) "
-            f"ON CONFLICT (one) DO UPDATE SET version = {number}"
-        )
-        await connection.execute(f"BEGIN; {for_postgres(step)} {write}; COMMIT")
-
-
-def reason_of(error: BaseException) -> str:
-    """PostgreSQL's message in one line: it names hosts and users, never a password."""
-    return " ".join(str(error).split()) or type(error).__name__

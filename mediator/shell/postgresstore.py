@@ -21,7 +21,8 @@ from typing import TypeVar
 
 from mediator.core.kept import Kept
 from mediator.shell.memberstore import PATIENCE_S
-from mediator.shell.postgresline import FIRST_RETRY_S, LAST_RETRY_S, Commit, Held, Lost, StoreLine
+from mediator.shell.postgresconnect import FIRST_RETRY_S, LAST_RETRY_S, Commit, Held
+from mediator.shell.postgresline import Lost, StoreLine
 from mediator.shell.postgresplace import PostgresPlace
 from mediator.shell.sqlsession import Session
 from mediator.shell.storesql import Body, SqlStore

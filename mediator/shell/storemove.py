@@ -15,8 +15,9 @@ from typing import Protocol
 import psycopg
 from psycopg import AsyncConnection
 
-from mediator.shell.postgresline import migrate, reason_of
+from mediator.shell.postgresconnect import NOTICE_LOSS, reason_of
 from mediator.shell.postgresplace import PostgresPlace
+from mediator.shell.postgresschema import migrate
 from mediator.shell.postgressession import PostgresSession
 from mediator.shell.sqlsession import Row, Session, SqliteSession
 from mediator.shell.store import Store
@@ -68,6 +69,7 @@ class PostgresEnd:
                 autocommit=True,
                 **{**self._place.parameters, "application_name": "netctl-mediator store move"},
             ) as connection:
+                await connection.execute(NOTICE_LOSS)
                 await migrate(connection, self.name)
                 async with connection.transaction():
                     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")

@@ -13,8 +13,8 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ SEED = int(os.environ.get("NETCTL_STORE_SEED", "20"))
 LASTS_S = (0.2, 2.0)
 """Of a loss, and of the time between two."""
 USES = 10_000
+RESTART_S = 0.5
+"""`RestartSec=` of the mediator's unit."""
 PACE_S = 0.3
 """Between two hosts that join: one source may ask four times a second."""
 
@@ -62,6 +64,9 @@ class Site:
     ways: dict[str, tuple[CutProxy, CutProxy]]
     database: str
     processes: dict[str, Server] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    """Mediators that a story has killed and not started again."""
+    restarts: int = 0
 
     def start(self, host: str) -> None:
         store, bus = self.ways[host]
@@ -71,6 +76,14 @@ class Site:
         made = Server(self.two.sites[host], host, dsn, log, self.two.page, *words)
         self.two.started.append(made)
         self.processes[host] = made
+        self.down.discard(host)
+
+    def restart(self) -> None:
+        """As systemd does: a mediator that starts while the store is away ends, and is tried again."""
+        for host, server in self.processes.items():
+            if host not in self.down and server.process.poll() is not None:
+                self.restarts += 1
+                self.start(host)
 
     def cut(self, host: str, *, silently: bool) -> None:
         for way in self.ways[host]:
@@ -81,6 +94,7 @@ class Site:
             way.heal()
 
     def kill(self, host: str) -> None:
+        self.down.add(host)
         process = self.processes[host].process
         process.kill()
         process.wait(BUSY_S)
@@ -157,6 +171,25 @@ async def hosts(site: Site, invite: Invite, history: History, first: int, over: 
             history.revoked.add(who)
         number += 1
         await asyncio.sleep(PACE_S)
+
+
+async def systemd(site: Site) -> None:
+    """`Restart=always` of the mediator's unit, `restart: unless-stopped` of a compose file."""
+    while True:
+        await asyncio.sleep(RESTART_S)
+        site.restart()
+
+
+@asynccontextmanager
+async def served(site: Site) -> AsyncIterator[None]:
+    """Mediators that end by themselves are started again, for the block."""
+    restarting = awaited(systemd(site))
+    try:
+        yield
+    finally:
+        restarting.cancel()
+        with suppress(asyncio.CancelledError):
+            await restarting
 
 
 async def lose(site: Site, number: int) -> str:
@@ -238,11 +271,16 @@ def test_what_was_told_holds_whatever_is_lost(tmp_path: Path) -> None:
     async def story(site: Site, invite: Invite) -> None:
         over = asyncio.Event()
         clients = [awaited(hosts(site, invite, history, first, over)) for first in (1_000, 200_000)]
-        for number in range(ROUNDS):
-            lost[await lose(site, number)] += 1
-        over.set()
-        await asyncio.gather(*clients)
-        await asyncio.to_thread(until_whole, site)
+        async with served(site):
+            for number in range(ROUNDS):
+                lost[await lose(site, number)] += 1
+            over.set()
+            _, waiting = await asyncio.wait(clients, timeout=BUSY_S)
+            for client in waiting:  # what is not whole says why they still wait
+                client.cancel()
+            await asyncio.to_thread(until_whole, site)
+            assert not waiting, f"{len(waiting)} still wait for an answer"
+            await asyncio.gather(*clients)
 
     async def end_state(site: Site) -> tuple[Kept, int]:
         store = PostgresStore(PostgresPlace.parse(site.dsn), shared=True)
@@ -259,7 +297,7 @@ def test_what_was_told_holds_whatever_is_lost(tmp_path: Path) -> None:
     print(
         f"\n{ROUNDS} losses, seed {SEED}: {dict(lost)}; told {len(history.joined)} that they joined, "
         f"{len(history.approved)} that they are approved, {len(history.revoked)} that they are revoked; "
-        f"asked {dict(history.asked)}, unknown {dict(history.unknown)}"
+        f"asked {dict(history.asked)}, unknown {dict(history.unknown)}; {site.restarts} starts failed and were repeated"
     )
     assert len(history.joined) > ROUNDS, "there was load"
 
@@ -288,6 +326,23 @@ def test_a_mediator_that_is_cut_off_admits_nobody_and_says_so_and_heals_without_
         assert "other" in await asyncio.to_thread(site.two.members, FIRST)
         assert (await enrol(key_pair(1), only(invite, 0), "new", exact=False)).name == "new"
         assert process.poll() is None
+
+    with sites(tmp_path) as site:
+        asyncio.run(asyncio.wait_for(story(site), 2 * BUSY_S))
+
+
+def test_a_mediator_that_starts_while_the_store_is_away_ends_with_the_reason_and_comes_when_it_is_started_again(
+    tmp_path: Path,
+) -> None:
+    async def story(site: Site) -> None:
+        async with served(site):
+            site.kill(FIRST)
+            site.server.kill()
+            site.start(FIRST)
+            await asyncio.to_thread(wait_for, "it is started again", lambda: site.restarts > 0)
+            assert any("cannot be reached" in one.log.read_text() for one in site.two.started)
+            await asyncio.to_thread(site.server.start)
+            await asyncio.to_thread(until_whole, site)
 
     with sites(tmp_path) as site:
         asyncio.run(asyncio.wait_for(story(site), 2 * BUSY_S))

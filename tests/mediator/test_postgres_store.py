@@ -46,6 +46,7 @@ from tests.mediator.postgreskit import Postgres, running
 from tests.mediator.test_admissions import DOCUMENT, NOW, key
 from tests.mediator.test_locked_store import admitted, open_house
 from tests.mediator.test_lost_commit import behind_proxy
+from tests.support.freeports import free_port
 from tests.support.patience import BUSY_S, wait_for
 
 SHORT_S = 3.0
@@ -370,7 +371,7 @@ async def in_line(place: PostgresPlace, bodies: list[tuple[Body[object], float]]
         await under_way.wait()
         begun = time.monotonic()
         writes = [awaited(line.transaction("a write", body, begun + left)) for body, left in bodies]
-        while len(line._waiting) < len(bodies):
+        while line.waiting < len(bodies):
             await asyncio.sleep(0)
     gate.set()
     await asyncio.gather(*writes)
@@ -494,6 +495,85 @@ def test_who_waits_for_a_lock_is_told_so_in_time_and_nothing_happened(postgres: 
             assert time.monotonic() - began < len(asked) * SHORT_S, "they wait together"
         assert await store.kept() == before
         assert (await store.redeem(DOCUMENT, applicant(100, token), NOW))[0].fresh
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_mediator_that_stands_still_within_a_transaction_keeps_the_others_from_nothing(
+    postgres: Postgres,
+) -> None:
+    """Its transaction has the lock without which nobody writes. PostgreSQL ends it, and it is repeated."""
+    place = postgres.place()
+
+    async def main() -> None:
+        still, other = (PostgresStore(place, patience_s=s, shared=True) for s in (10 * BUSY_S, SHORT_S))
+        await still.open()
+        await other.open()
+        within, tried = asyncio.Event(), 0
+
+        async def stands_still(db: Session) -> int:
+            nonlocal tried
+            tried += 1
+            await db.rows("SELECT 1")
+            if tried == 1:
+                within.set()
+                await gone_on.wait()
+                await db.rows("SELECT 1")
+            return tried
+
+        gone_on = asyncio.Event()
+        stuck = awaited(still.within("a write", stands_still))
+        async with asyncio.timeout(BUSY_S):
+            await within.wait()
+            while True:
+                with contextlib.suppress(LocalError):
+                    await other.reserve_generation(7)
+                    break
+            gone_on.set()
+            assert await stuck == 2
+        assert (await other.kept()).generation == 7
+        await still.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_the_server_soon_notices_that_a_mediators_machine_has_vanished() -> None:
+    """By its own settings it takes two hours."""
+    port = free_port()
+    with running(port=port) as server:
+        name = server.place().parameters["dbname"]
+
+        async def main() -> None:
+            store = PostgresStore(PostgresPlace.parse(f"postgresql://netctl@127.0.0.1:{port}/{name}"))
+            await store.open()
+
+            async def settings(db: Session) -> list[str]:
+                names = ("idle", "interval", "count")
+                return [str((await db.rows(f"SHOW tcp_keepalives_{one}"))[0][0]) for one in names]
+
+            for writes in (True, False):
+                assert await store.within("a look", settings, writes=writes) == ["5", "2", "3"]
+            await store.close()
+
+        asyncio.run(main())
+
+
+def test_a_server_that_does_not_answer_before_the_connection_is_used_is_given_up(postgres: Postgres) -> None:
+    database = postgres.database()
+
+    async def main() -> None:
+        first = PostgresStore(PostgresPlace.parse(database), shared=True)
+        await first.open()
+        await first.close()
+        store = PostgresStore(PostgresPlace.parse(database), shared=True)
+        with psycopg.connect(database) as other:
+            other.execute("LOCK TABLE schema_version IN ACCESS EXCLUSIVE MODE")
+            async with asyncio.timeout(BUSY_S):
+                with pytest.raises(LocalError, match="cannot be used"):
+                    await store.open()
+        await store.open()
         await store.close()
 
     asyncio.run(main())
