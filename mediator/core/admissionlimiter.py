@@ -11,18 +11,29 @@ An offence before login adds to the penalty. The penalty fades with time, and be
 A source that offends again after a ban is banned for twice as long. Logged-in connections are never affected.
 
 Unauthenticated connections also have common limits. Per neighbourhood (/24, /56) and per region (/16, /48: the range
-of one customer of a provider), further connections are refused. Per IP version and in all, a new connection evicts
-the oldest one of the most crowded region. So an attacker with one or many /48 cannot keep others out.
+of one customer of a provider), further connections wait for a place (`mediator.core.waitingroom`): nothing is read from
+them, and nothing is sent to them. So thousands of members behind one address that lost their mediator at the same time
+log in as fast as the mediator can do it, and an attacker has no more places than if it were refused. Per IP version and
+in all, a new connection evicts the oldest one of the most crowded region: an attacker with one or many /48 cannot keep
+others out.
+
+    a connection       event                                                        then
+    comes              its neighbourhood and its region have a place                admitted
+    comes              they have none, and there is room to wait                    waits
+    comes              there is no room                                             refused: full
+    waits              there is a place, and it is chosen by chance                 admitted, as if it came now
+    waits              WAIT_S have passed                                           refused: full
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mediator.core.waitingroom import Waiting, WaitingRoom
 from netctl.model.addresses import SocketAddress
 
 MAX_UNAUTHENTICATED = 1000
@@ -32,6 +43,14 @@ MAX_UNAUTHENTICATED_PER_PREFIX = 64
 """Connections before login per /24 or /56: enough for many members behind one NAT at once."""
 MAX_UNAUTHENTICATED_PER_REGION = {4: 256, 6: 128}
 """Connections before login per /16 (shared by a carrier's customers) or /48 (the range of one site, RFC 6177)."""
+MAX_WAITING = 4096
+"""Connections that wait for one of these places, in all. Each costs a file descriptor, and the kernel holds what its
+client sends: one small TLS record of an honest one, 64 KB of an attacker's.
+"""
+MAX_WAITING_PER_REGION = 2048
+"""The hosts of a company, or a carrier's customers, that lost their mediator at the same moment."""
+WAIT_S = 7.0
+"""A client gives up after 10 s (`netctl.session.mediatorchoice.LIMIT_S`): enough is left for its login."""
 TOKENS = 128.0
 TOKENS_PER_S = 4.0
 """Connections per source without a login: many members behind one NAT reconnect twice, then slowly."""
@@ -86,6 +105,8 @@ class Admittance:
     """The number of the admitted connection."""
     evicted: int | None = None
     """The ticket of another connection, which the caller must end now."""
+    waits: bool = False
+    """Whether the connection has to wait: the caller neither reads nor writes until `turns` names its ticket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +141,17 @@ def region_of(address: SocketAddress) -> str:
 class AdmissionLimiter:
     """Counts unauthenticated connections, and bans sources. `now`: monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Callable[[], float] = lambda: 0.0) -> None:
+        """`chance`: random numbers in [0, 1), which decide whose turn it is among those that wait."""
         self._sources: dict[str, _Source] = {}
         self._unauthenticated: dict[int, _Unauthenticated] = {}
         """By ticket, oldest first."""
         self._prefixes: Counter[str] = Counter()
         self._regions: Counter[str] = Counter()
         self._versions: Counter[int] = Counter()
+        self._room = WaitingRoom(chance)
+        self._due: set[str] = set()
+        """Regions in which a connection waits and a place may be free."""
         self._tickets = 0
         self._swept_at = float("-inf")
 
@@ -135,34 +160,103 @@ class AdmissionLimiter:
         """Count of connections before login."""
         return len(self._unauthenticated)
 
+    @property
+    def waiting(self) -> int:
+        """Count of connections that wait for a place."""
+        return len(self._room)
+
     def admit(self, address: SocketAddress, now: float) -> Admittance:
         """Decide on a new connection."""
-        source = self._source(address, now)
-        if source is not None:
-            if now < source.until:
-                source.refused += 1
-                return Admittance("banned")
-            if source.tokens < 1.0:
-                source.refused += 1
-                return Admittance("slowed")
+        refused = self._refused(address, now)
+        if refused is not None:
+            return Admittance(refused)
+        connection = _Unauthenticated(
+            address, prefix_of(address), region_of(address), 6 if address.is_ipv6 else 4
+        )
+        crowded = self._crowded(connection)
+        if crowded is None:
+            return self._enter(self._new_ticket(), connection, now)
+        if (
+            len(self._room) >= MAX_WAITING
+            or self._room.in_region(connection.region) >= MAX_WAITING_PER_REGION
+        ):
+            return Admittance(crowded)
+        ticket = self._new_ticket()
+        self._room.enter(ticket, Waiting(address, connection.prefix, connection.region, now))
+        return Admittance(None, ticket, waits=True)
+
+    def turns(self, now: float) -> list[Admittance]:
+        """Connections that need to wait no longer, admitted or refused, with their tickets.
+
+        To be called after each `leave` and `authenticated`, and now and then, while any connection waits.
+        """
+        found: list[Admittance] = []
+        while self._due:
+            region = self._due.pop()
+            most = MAX_UNAUTHENTICATED_PER_REGION[6 if ":" in region else 4]
+            while self._regions[region] < most:
+                ticket = self._room.pick(region, self._is_full)
+                if ticket is None:
+                    break
+                found.append(self._called(ticket, now))
+        while (late := self._room.first_since(now - WAIT_S)) is not None:
+            waiting = self._room.leave(late)
+            assert waiting is not None
+            full: Refusal = "prefix full" if self._is_full(waiting.prefix) else "region full"
+            found.append(Admittance(full, late))
+        return found
+
+    def _called(self, ticket: int, now: float) -> Admittance:
+        """The turn of a connection that waited: what it does now counts, as if it came now."""
+        waiting = self._room.leave(ticket)
+        assert waiting is not None
+        address = waiting.address
+        if (refused := self._refused(address, now)) is not None:
+            return Admittance(refused, ticket)
         version = 6 if address.is_ipv6 else 4
-        connection = _Unauthenticated(address, prefix_of(address), region_of(address), version)
-        if self._prefixes[connection.prefix] >= MAX_UNAUTHENTICATED_PER_PREFIX:
-            return Admittance("prefix full")
-        if self._regions[connection.region] >= MAX_UNAUTHENTICATED_PER_REGION[version]:
-            return Admittance("region full")
-        evicted = None
+        return self._enter(ticket, _Unauthenticated(address, waiting.prefix, waiting.region, version), now)
+
+    def _new_ticket(self) -> int:
+        self._tickets += 1
+        return self._tickets
+
+    def _refused(self, address: SocketAddress, now: float) -> Refusal | None:
+        """Why connections of this source are refused, whatever others do."""
+        source = self._source(address, now)
+        if source is None:
+            return None
+        refused: Refusal | None = "banned" if now < source.until else None
+        if refused is None and source.tokens < 1.0:
+            refused = "slowed"
+        source.refused += refused is not None
+        return refused
+
+    def _is_full(self, prefix: str) -> bool:
+        return self._prefixes[prefix] >= MAX_UNAUTHENTICATED_PER_PREFIX
+
+    def _crowded(self, connection: _Unauthenticated) -> Refusal | None:
+        """Which of its ranges leaves a new connection no place, those that wait there before it included."""
+        region, prefix = connection.region, connection.prefix
+        if self._is_full(prefix):
+            return "prefix full"
+        if region in self._due or self._regions[region] >= MAX_UNAUTHENTICATED_PER_REGION[connection.version]:
+            return "region full"
+        return "prefix full" if self._room.in_prefix(region, prefix) else None
+
+    def _enter(self, ticket: int, connection: _Unauthenticated, now: float) -> Admittance:
+        """Give a connection a place."""
+        version, evicted = connection.version, None
         if self._versions[version] >= MAX_OF_A_FAMILY:
             evicted = self._make_room(version)
         elif len(self._unauthenticated) >= MAX_UNAUTHENTICATED:
             evicted = self._make_room(None)
+        source = self._source(connection.address, now)
         if source is not None:
             source.tokens -= 1.0
-        self._tickets += 1
-        self._unauthenticated[self._tickets] = connection
+        self._unauthenticated[ticket] = connection
         for counter, key in self._counters(connection):
             counter[key] += 1
-        return Admittance(None, self._tickets, evicted)
+        return Admittance(None, ticket, evicted)
 
     def authenticated(self, ticket: int, now: float) -> None:
         """A connection has authenticated; its source gets its token back, so logins are not limited."""
@@ -176,9 +270,13 @@ class AdmissionLimiter:
 
     def leave(self, ticket: int) -> None:
         """An unauthenticated connection has ended. Idempotent, as an evicted connection has left already."""
+        if self._room.leave(ticket) is not None:
+            return
         connection = self._unauthenticated.pop(ticket, None)
         if connection is None:
             return
+        if self._room.in_region(connection.region):
+            self._due.add(connection.region)
         for counter, key in self._counters(connection):
             counter[key] -= 1
             if not counter[key]:

@@ -11,7 +11,8 @@ import ssl
 import struct
 from collections.abc import Callable
 
-from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
+from mediator.core.admissionlimiter import AdmissionLimiter, Admittance, Ban, Offence
+from mediator.shell.hungup import has_ended
 from mediator.shell.tlsstream import TlsStream, ready, shake_hands
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
@@ -25,6 +26,8 @@ ACCEPTS_PER_TURN = 64
 """Connections accepted before other work gets its turn."""
 REST_S = 0.1
 """Pause of accepting after the process ran out of file descriptors."""
+LOOK_S = 0.5
+"""Interval of looks for connections that have waited too long for a place."""
 SAY_EVERY_S = 60.0
 """Interval of the operator's warnings about missing file descriptors."""
 TLS_TIMEOUT_S = 5.0
@@ -65,6 +68,9 @@ class Listener:
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
         self._ending: set[TlsStream] = set()
+        self._waiting: dict[int, tuple[socket.socket, SocketAddress]] = {}
+        """Accepted connections that wait for a place, by ticket. Nothing is read from them."""
+        self._turns: asyncio.Handle | None = None
         self._hang_up: dict[int, Callable[[], object]] = {}
         """A function that ends each unauthenticated connection, for evictions, by ticket."""
 
@@ -92,6 +98,12 @@ class Listener:
             asyncio.get_running_loop().remove_reader(opened.fileno())
             opened.close()
         self._sockets.clear()
+        for ticket, (connection, _) in self._waiting.items():
+            connection.close()
+            self._limiter.leave(ticket)
+        self._waiting.clear()
+        if self._turns is not None:
+            self._turns.cancel()
         self._handshakes.cancel()
 
     def hang_up(self) -> None:
@@ -103,11 +115,13 @@ class Listener:
         """A connection has authenticated."""
         self._hang_up.pop(ticket, None)
         self._limiter.authenticated(ticket, self._clock())
+        self._soon()
 
     def leave(self, ticket: int) -> None:
         """An unauthenticated connection has ended."""
         self._hang_up.pop(ticket, None)
         self._limiter.leave(ticket)
+        self._soon()
 
     def offend(self, source: SocketAddress, offence: Offence) -> None:
         """Record an offence of an unauthenticated connection."""
@@ -128,24 +142,51 @@ class Listener:
                 continue
             source = SocketAddress.of(raw[0].partition("%")[0], raw[1])
             admittance = self._limiter.admit(source, self._clock())
-            if admittance.evicted is not None:
-                self._hang_up.pop(admittance.evicted, _nothing)()
-            if admittance.refused is not None:
-                with contextlib.suppress(OSError):
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                connection.close()
-                continue
-            try:
+            if admittance.waits:
                 connection.setblocking(False)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:  # closed by the client already
-                connection.close()
-                self._limiter.leave(admittance.ticket)
-                continue
-            task = self._handshakes.start(
-                "a handshake", self._shake_hands(connection, source, admittance.ticket)
-            )
-            self._hang_up[admittance.ticket] = task.cancel
+                self._waiting[admittance.ticket] = connection, source
+                if self._turns is None:
+                    self._turns = asyncio.get_running_loop().call_later(LOOK_S, self._take_turns)
+            else:
+                self._decided(connection, source, admittance)
+
+    def _decided(self, connection: socket.socket, source: SocketAddress, admittance: Admittance) -> None:
+        if admittance.evicted is not None:
+            self._hang_up.pop(admittance.evicted, _nothing)()
+        if admittance.refused is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connection.close()
+            return
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # closed by the client already
+            connection.close()
+            self.leave(admittance.ticket)
+            return
+        task = self._handshakes.start("a handshake", self._shake_hands(connection, source, admittance.ticket))
+        self._hang_up[admittance.ticket] = task.cancel
+
+    def _soon(self) -> None:
+        """A place is free: give it to a connection that waits, after the other events of this turn of the loop."""
+        if self._waiting:
+            if self._turns is not None:
+                self._turns.cancel()
+            self._turns = asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._turns = None
+        while turns := self._limiter.turns(self._clock()):
+            for admittance in turns:
+                connection, source = self._waiting.pop(admittance.ticket)
+                if admittance.refused is None and has_ended(connection):
+                    connection.close()
+                    self._limiter.leave(admittance.ticket)
+                else:
+                    self._decided(connection, source, admittance)
+        if self._waiting and self._turns is None:
+            self._turns = asyncio.get_running_loop().call_later(LOOK_S, self._take_turns)
 
     def _rest(self, listening: socket.socket) -> None:
         """Stop accepting for REST_S: without file descriptors the socket would stay readable for ever."""

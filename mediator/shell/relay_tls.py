@@ -15,6 +15,7 @@ read. A member's packets go where its own bindings say, so it cannot act as anot
 from __future__ import annotations
 
 import logging
+import random
 import resource
 import socket
 import ssl
@@ -25,7 +26,8 @@ from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from mediator.core.admissionlimiter import AdmissionLimiter, Offence
+from mediator.core.admissionlimiter import AdmissionLimiter, Admittance, Offence
+from mediator.shell.hungup import has_ended
 from mediator.shell.passing import Taker
 from mediator.shell.relayserver import STAND_IN, RelayServer
 from netctl.model.addresses import SocketAddress
@@ -100,7 +102,7 @@ class TlsListener:
     ) -> None:
         """`taker`: receives connections that the mediator passes on. `patience_s`: limit of a TLS handshake."""
         self._patience_s = patience_s
-        self.limiter = AdmissionLimiter()
+        self.limiter = AdmissionLimiter(random.random)
         self.queued = 0
         """Bytes in all queues together."""
         self._relay = relay
@@ -110,12 +112,15 @@ class TlsListener:
         self._links: dict[int, _Link] = {}
         self._unauthenticated: dict[int, _Link] = {}
         """By the limiter's ticket."""
+        self._waiting: dict[int, tuple[socket.socket, SocketAddress]] = {}
+        """Connections that wait for a place, by the same. Nothing is read from them."""
         self._of_member: dict[int, _Link] = {}
         self._dirty: dict[int, _Link] = {}
         self._number = 0
         if taker is not None:
             relay.listen(taker.fileno(), self._take)
         relay.watch(self._expire)
+        relay.after_turn(self._take_turns)
         relay.after_turn(self._flush)
 
     def __len__(self) -> int:
@@ -125,6 +130,10 @@ class TlsListener:
         """Close every connection."""
         for link in list(self._links.values()):
             self._drop(link)
+        for ticket, (connection, _) in self._waiting.items():
+            connection.close()
+            self.limiter.leave(ticket)
+        self._waiting.clear()
         if self._taker is not None:
             self._taker.close()
 
@@ -144,10 +153,29 @@ class TlsListener:
         except (OSError, ValueError):
             connection.close()
             return
-        if len(self._links) >= MAX_LINKS:
+        if len(self._links) + len(self._waiting) >= MAX_LINKS:
             connection.close()
             return
         admittance = self.limiter.admit(source, now)
+        if admittance.waits:
+            self._waiting[admittance.ticket] = connection, source
+        else:
+            self._decided(connection, source, admittance, now)
+
+    def _take_turns(self) -> None:
+        """Go on with connections that need to wait no longer."""
+        while self._waiting and (turns := self.limiter.turns(now := self._clock())):
+            for admittance in turns:
+                connection, source = self._waiting.pop(admittance.ticket)
+                if admittance.refused is None and has_ended(connection):
+                    connection.close()
+                    self.limiter.leave(admittance.ticket)
+                else:
+                    self._decided(connection, source, admittance, now)
+
+    def _decided(
+        self, connection: socket.socket, source: SocketAddress, admittance: Admittance, now: float
+    ) -> None:
         if (
             admittance.evicted is not None
             and (evicted := self._unauthenticated.get(admittance.evicted)) is not None

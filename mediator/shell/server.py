@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import resource
 import secrets
 import socket
@@ -157,7 +158,7 @@ class Server:
         self._notes = DocumentNotes(self._store, str(document))
         self._loaded_s = time.time()
         self._connections: dict[int, Connection] = {}
-        self._limiter = AdmissionLimiter()
+        self._limiter = AdmissionLimiter(random.random)
         self._listener: Listener | None = None
         self._relay_state = relay_state or state
         self._clock = SteadyClock(self._relay_state)

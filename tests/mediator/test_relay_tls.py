@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mediator.core.admissionlimiter import MAX_UNAUTHENTICATED_PER_PREFIX
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from mediator.shell import relay_tls
@@ -267,6 +268,23 @@ def test_silence_before_the_login_ends(running: Relay) -> None:
         assert QUICK < time.monotonic() - began < relay_tls.TLS_S, "its own time, and not that of others"
     wait_for("it is forgotten", lambda: running.door.limiter.unauthenticated == 0)
     assert running.door.limiter.unauthenticated == 0
+
+
+def test_a_member_waits_for_a_place_and_is_then_let_in(running: Relay) -> None:
+    """All places of its neighbourhood are taken by connections that say nothing."""
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection((HOST, running.port), PATIENCE_S))
+            for _ in range(MAX_UNAUTHENTICATED_PER_PREFIX)
+        ]
+        wait_for("the places are taken", lambda: running.door.limiter.unauthenticated == len(silent))
+        gone = stack.enter_context(socket.create_connection((HOST, running.port), PATIENCE_S))
+        wait_for("one waits", lambda: running.door.limiter.waiting == 1)
+        gone.close()
+        threading.Timer(0.1, silent[0].close).start()
+        with member(running, ANN) as ann:
+            ann.bind(BOB)
+        wait_for("nobody waits", lambda: running.door.limiter.waiting == 0)
 
 
 def test_garbage_again_and_again_is_banned(running: Relay, caplog: pytest.LogCaptureFixture) -> None:

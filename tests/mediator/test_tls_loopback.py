@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from mediator.core import admissionlimiter as limiter
-from mediator.shell import listener
 from mediator.shell.asking import ask_mediator
 from mediator.shell.credentials import Identity
 from netctl.model.errors import LocalError
@@ -210,7 +209,7 @@ def test_an_unauthenticated_connection_may_not_send_much_nor_speak_another_proto
 
 
 def test_connections_count_from_their_first_packet_and_are_given_back(run: Run, site: Site) -> None:
-    """Neither TLS nor a login is needed to be counted: whoever only opens connections reaches a limit."""
+    """Neither TLS nor a login is needed to be counted: whoever only opens connections reaches a limit, and waits."""
 
     async def main() -> None:
         async with site.serving() as (server, mediator):
@@ -218,13 +217,12 @@ def test_connections_count_from_their_first_packet_and_are_given_back(run: Run, 
                 await asyncio.open_connection(HOST, site.port)
                 for _ in range(limiter.MAX_UNAUTHENTICATED_PER_PREFIX)
             ]
-            async with asyncio.timeout(
-                listener.TLS_TIMEOUT_S / 2
-            ):  # it is the limit that ends it, not the time
-                with contextlib.suppress(ConnectionError):
-                    reader, writer = await asyncio.open_connection(HOST, site.port)
-                    assert await reader.read() == b""
-                    writer.close()
+            async with Member(ANN, mediator) as ann:
+                while not server._limiter.waiting:
+                    await asyncio.sleep(0.01)
+                assert server._limiter.unauthenticated == limiter.MAX_UNAUTHENTICATED_PER_PREFIX
+                silent[0][1].close()
+                await ann.view()
             for _, held in silent:
                 held.close()
                 with contextlib.suppress(ConnectionError):
@@ -251,6 +249,32 @@ def test_connections_that_only_open_and_close_are_held_against_nobody(run: Run, 
             async with Member(ANN, mediator) as ann:
                 await ann.view()
             assert server._limiter.bans(time.monotonic()) == []
+
+    run(main())
+
+
+def test_many_behind_one_address_are_let_in_at_their_first_try(run: Run, site: Site) -> None:
+    """Half as many again as may be before their login: none is refused, none has to come again."""
+
+    async def main() -> None:
+        async with site.serving() as (server, _):
+
+            async def come() -> None:
+                raw = await Raw.connect(site.port)
+                assert isinstance(await raw.message(), w.Hello)
+                await raw.close()
+
+            await asyncio.gather(*(come() for _ in range(3 * limiter.MAX_UNAUTHENTICATED_PER_PREFIX // 2)))
+            given_up = [
+                await asyncio.open_connection(HOST, site.port, local_addr=("127.0.1.1", 0))
+                for _ in range(limiter.MAX_UNAUTHENTICATED_PER_PREFIX + 5)
+            ]
+            while not server._limiter.waiting:
+                await asyncio.sleep(0.01)
+            for _, writer in reversed(given_up):
+                writer.close()
+            while server._limiter.waiting or server._limiter.unauthenticated:
+                await asyncio.sleep(0.01)
 
     run(main())
 
