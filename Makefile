@@ -43,7 +43,7 @@ soak: setup  ## run for long under load: keys are renewed, and memory and files 
 
 test-kernel: setup  ## test with the kernel's own WireGuard, and a host that is suspended: Debian's cloud kernel under QEMU
 	@scripts/setup kernel
-	@NETCTL_KERNEL_LONG=1 $(PYTEST) tests/kernel/test_kernel_guest.py tests/kernel/test_suspend_guest.py
+	@NETCTL_KERNEL_LONG=1 $(PYTEST) -s --durations=0 tests/kernel/test_kernel_guest.py tests/kernel/test_suspend_guest.py
 
 test-cluster: setup  ## kill and cut off mediators, bus and PostgreSQL 50 times: nothing acknowledged is lost or doubled (NETCTL_STORE_SEED=N: another run; minutes)
 	@NETCTL_STORE_ROUNDS=50 $(PYTEST) -s tests/mediator/test_store_killed.py tests/mediator/test_cluster_history.py
