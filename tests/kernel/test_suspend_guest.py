@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from tests.netns.roaming import pings
 from tests.support.lablife import PARTY, connected_lab, mediator_states, raised_lab
 from tests.support.patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.kernel, pytest.mark.lab]
+pytestmark = [pytest.mark.kernel, pytest.mark.lab]
 
 NATS = """
 nats:
@@ -225,34 +226,43 @@ def measure(
                 f"{engine}, asleep for {woken.slept_s:.0f} s, the {who} pings: programs run"
                 f" {woken.running_at - woken.at:.2f} s after the wake, a ping is answered {answered_s:.2f} s after it"
             )
-            print(told)
-            print(passed(node, woken.at), flush=True)
+            print(f"{told}\n{passed(node, woken.at)}", flush=True)
             if answered_s > AWAKE_S:
                 late.append(told)
     print(guest.run(f"cat {LOG_PATH}"))
     return late
 
 
-@pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_host_that_slept(engine: str) -> None:
-    with connected_lab(PARTY, NATS) as lab, instead_of(lab, "laptop", engine) as guest:
-
-        def ready() -> None:
-            wait_for("the guest is direct", lambda: is_direct(lab))
-            time.sleep(5)
-
-        late = measure(lab, guest, engine, {"other": the_other_pings, "guest": the_guest_pings}, ready)
+def on_each_engine(story: Callable[[str], list[str]]) -> None:
+    """A guest of each at once, in a lab of its own: nearly all the time they sleep, or wait to be idle."""
+    with ThreadPoolExecutor(len(ENGINES)) as pool:
+        late = [told for found in pool.map(story, ENGINES) for told in found]
     assert not late, "\n".join(late)
 
 
 @pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_host_that_slept_with_its_pair_folded_up(engine: str) -> None:
+def test_a_host_that_slept() -> None:
+    def story(engine: str) -> list[str]:
+        with connected_lab(PARTY, NATS) as lab, instead_of(lab, "laptop", engine) as guest:
+
+            def ready() -> None:
+                wait_for("the guest is direct", lambda: is_direct(lab))
+                time.sleep(5)
+
+            return measure(lab, guest, engine, {"other": the_other_pings, "guest": the_guest_pings}, ready)
+
+    on_each_engine(story)
+
+
+@pytest.mark.skipif(inmemory.why_not() is not None, reason=str(inmemory.why_not()))
+def test_a_host_that_slept_with_its_pair_folded_up() -> None:
     idle = {IDLE_VARIABLE: str(IDLE_S)}
     ways = {"other": the_other_pings_first, "guest": the_guest_pings_first}
-    with raised_lab(LAZY, NATS, idle) as lab:
-        wait_for("both are logged in", lambda: set(mediator_states(lab).values()) == {"connected"})
-        with instead_of(lab, "laptop", engine, idle) as guest:
-            late = measure(lab, guest, engine, ways, lambda: folded(lab, guest))
-    assert not late, "\n".join(late)
+
+    def story(engine: str) -> list[str]:
+        with raised_lab(LAZY, NATS, idle) as lab:
+            wait_for("both are logged in", lambda: set(mediator_states(lab).values()) == {"connected"})
+            with instead_of(lab, "laptop", engine, idle) as guest:
+                return measure(lab, guest, engine, ways, lambda: folded(lab, guest))
+
+    on_each_engine(story)

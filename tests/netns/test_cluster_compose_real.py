@@ -41,7 +41,6 @@ MISSING = [name for name in ("nats-server", "openssl", "setpriv") if shutil.whic
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.lab,
-    pytest.mark.alone,
     pytest.mark.skipif(os.geteuid() != 0, reason="the services run as three users: needs root"),
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (scripts/setup)"),

@@ -14,7 +14,7 @@ from tests.mediator.postgreskit import running
 from tests.support.lablife import PARTY, Pinging, connected_lab, mediator_states
 from tests.support.patience import wait_for
 
-pytestmark = [pytest.mark.netns, pytest.mark.lab, pytest.mark.alone]
+pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 SECOND = """
   - url: "netctl://m2.example.net:8443"
