@@ -26,6 +26,7 @@ LONGEST = (
     "netns/test_guards_real.py",
     "netns/test_fleet_real.py",
     "kernel/test_kernel_guest.py",
+    "kernel/test_suspend_guest.py",
     "netns/test_sync_real.py",
     "netns/test_roaming_real.py",
     "machines/test_machines.py",
@@ -34,6 +35,9 @@ LONGEST = (
     "netns/test_idle_real.py",
     "netns/test_apply_real.py",
     "netns/test_roles_real.py",
+    "netns/test_soak_slice.py",
+    "netns/test_port_real.py",
+    "mediator/test_cluster_history.py",
     "world/test_nat_pairs.py",
 )
 """The files that take longest, by a measured run: more than a hundred seconds each. Only the order counts."""

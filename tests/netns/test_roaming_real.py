@@ -209,7 +209,8 @@ def test_a_packet_that_comes_late_over_the_relay_moves_nobody_for_long(lab: Lab)
         if number and time.monotonic() - began > c.RELAY_KEEP / 2:
             break  # soon the relay is let go, and what is sent there is lost
         sent = time.monotonic()
-        assert " 0% packet loss" in lab.node("desktop").run(["sh", "-c", late])
+        said = lab.node("desktop").attempt(["sh", "-c", late]).stdout
+        assert " 0% packet loss" in said, f"{said}\n{lab.node('desktop').run(['wg'])}"
         wait_for("both are back", lambda: straight(lab))
         print(f"a late relayed packet: undone after {time.monotonic() - sent:.2f} s")
     # WireGuard did roam, as its answer says, and was brought back: by then `wg show` may be too late to see it.

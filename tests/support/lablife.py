@@ -99,6 +99,10 @@ class Pinging:
         answered = {int(number) for _, number in found}
         sent, newest = int(counts.group(1)), max(answered, default=0)
         lost = newest - len(answered) + max(0, sent - newest - UNDER_WAY)
+        if lost:  # after which answers, and for how long: pytest shows it with the test that fails
+            print(
+                f"pings {sorted(set(range(1, sent + 1)) - answered)} of {sent} have no answer: {said[-1000:]}"
+            )
         return Pinged(sent, lost, [float(at) for at, _ in found])
 
 
