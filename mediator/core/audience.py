@@ -114,14 +114,18 @@ class Audience:
 
     def declare(self, number: int, message: w.Interest, now: float) -> list[WireGuardKey]:
         """A member declares interest. Returns the added members, as far as it sees them. Raises RemoteError."""
-        added = [key for text in message.add if self._sees(number, key := key_of(text))]
+        viewer = self._connections[number].member
+        seen = self._seen_by(viewer) if viewer is not None else frozenset[str]()
+        members = (self.membership.by_key.get(key_of(text)) for text in message.add)
+        found = (one.wireguard for one in members if one is not None and one.name in seen)
+        added = [key for key in found if key is not None]
         dropped = [key_of(text) for text in message.drop]
         declared = self._declared.setdefault(number, set())
         for key in dropped:
             if key in declared:
                 declared.discard(key)
                 self._forget(key, number)
-        if len(declared.union(added)) > w.MAX_INTEREST:
+        if len(declared) + len(added) > w.MAX_INTEREST and len(declared.union(added)) > w.MAX_INTEREST:
             raise RemoteError("interest in more members than any agent declares", "session.flood")
         for key in added:
             declared.add(key)

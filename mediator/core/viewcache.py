@@ -21,6 +21,8 @@ from netctl.session.login import Signer
 from netctl.session.rows import RowMember, lease_text, make_rows
 from netctl.wire import control as w
 
+COMPRESS_ABOVE = 1_000
+"""Bytes of a message. A shorter one is sent in one packet anyway."""
 AddressesOf = Callable[[str, str, WireGuardKey], tuple[Address, ...]]
 """Gives a member's addresses in a network, from network name, member name and key."""
 
@@ -73,9 +75,8 @@ class ViewClass:
     attentive: tuple[WireGuardKey, ...] | None = None
     """Those of `keys` that are told of all members in their views (`mediator.core.audience`); None: not computed yet.
     """
-    frames: dict[bool, tuple[bytes, ...]] = field(default_factory=dict)
-    """The encoded whole view, as rows (True) or for members of minor version 0; kept if more than one member needs it.
-    """
+    frames: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    """The encoded whole view by the minor version that it is for; kept if more than one member needs it."""
     seals: dict[int, w.Sealed] = field(default_factory=dict)
     """The seal of the newest generation only."""
     bare_seal: bytes = b""
@@ -208,19 +209,30 @@ class ViewCache:
         return View(self._generation, members, leases, view_class.document)
 
     def whole(self, view_class: ViewClass, minor: int) -> tuple[bytes, ...]:
-        """The encoded whole view, without its seal, for members of this minor version of the protocol."""
-        compact = minor >= 1
-        if (kept := view_class.frames.get(compact)) is not None:
+        """The encoded whole view, without its seal, for members of this minor version of the protocol.
+
+        It is compressed once for all who share it. For one member alone that would cost ten times what it saves.
+        """
+        if (kept := view_class.frames.get(minor)) is not None:
             return kept
+        shared = view_class.viewers > 1
+        if minor >= 2:
+            plain = self.whole(view_class, 1)
+            if not shared:
+                return plain
+            view_class.frames.pop(1, None)  # nearly all members are of the newest version
+            frames = tuple(w.compressed(one) if len(one) > COMPRESS_ABOVE else one for one in plain)
+            view_class.frames[minor] = frames
+            return frames
         document, prefixes = view_class.document, view_class.rows.prefixes
         parts: Sequence[w.Message] = (
             make_rows(view_class.row_members(), prefixes, document)
-            if compact
+            if minor == 1
             else v.make_chunks(view_class.member_rows(), view_class.lease_rows(), document)
         )
         frames = tuple(w.encode(part) for part in parts)
-        if view_class.viewers > 1:
-            view_class.frames[compact] = frames
+        if shared:
+            view_class.frames[minor] = frames
         return frames
 
     def sealed(self, view_class: ViewClass, online: Container[WireGuardKey] | None) -> bytes:

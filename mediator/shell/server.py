@@ -762,7 +762,9 @@ class Server:
             match effect:
                 case fx.Send(number, message):
                     target = self._connections.get(number)
-                    if target is not None:
+                    if target is not None and _goes_on(pending, number):
+                        target.gather((encode(message),))
+                    elif target is not None:
                         target.send(encode(message))
                 case fx.Deliver(numbers, payloads):
                     if self._meters is not None:
@@ -811,6 +813,14 @@ class Server:
                     job = self._service.rekey(request, unix_now())
                     self._tasks.start("a change of keys", self._ask(job, pending[::-1]))
                     return
+
+
+def _goes_on(pending: list[fx.Effect], number: int) -> bool:
+    """Whether the next effect sends more to this connection alone: both then leave in one TLS record and one packet."""
+    match pending[-1] if pending else None:
+        case fx.Send(following) | fx.Deliver((following,)):
+            return following == number
+    return False
 
 
 def offence_of(code: str) -> Offence | None:

@@ -179,7 +179,7 @@ class ClientSession:
         self._heard = now
         self._proof_due = None
         try:
-            return self._handle(w.decode(payload), now)
+            return self._handle(w.decode_any(payload), now)
         except RemoteError as error:
             return self._close(error)
         except ValueError as error:  # text that looks like base64 need not be a key

@@ -226,7 +226,7 @@ class Raw:
         """The next one; a test asks for one at a time. Raises EOFError at the end."""
         header = await self.reader.readexactly(4)
         payload = await self.reader.readexactly(int.from_bytes(header, "big"))
-        return w.decode(payload)
+        return w.decode_any(payload)
 
     async def ended(self) -> bytes:
         """What comes until the server hangs up."""

@@ -334,7 +334,7 @@ class Node:
                     pass
 
     def _deliver(self, numbers: tuple[int, ...], payload: bytes) -> None:
-        count, kind = self.world.count, _TAG.decode(payload).type
+        count, kind = self.world.count, _TAG.decode(w.plain(payload)).type
         count.to_members[kind] += len(numbers)
         count.bytes_to_members[kind] += len(numbers) * (len(payload) + HEADER_LEN)
         if kind == "presence" and not self.world.any_real:
@@ -357,7 +357,7 @@ class Node:
     def give(self, host: Host, payload: bytes) -> None:
         """A frame from a member."""
         count = self.world.count
-        count.from_members[_TAG.decode(payload).type] += 1
+        count.from_members[_TAG.decode(w.plain(payload)).type] += 1
         count.bytes_from_members += len(payload) + HEADER_LEN
         number = host.connection
         self.call(lambda: self.hub.received(number, payload, self.world.now, 0))

@@ -81,7 +81,7 @@ def note_sent(sent: dict[int, list[w.Message]], told: fx.Send | fx.Deliver) -> N
         sent.setdefault(told.connection, []).append(told.message)
         return
     for number in told.connections:
-        sent.setdefault(number, []).extend(map(w.decode, told.payloads))
+        sent.setdefault(number, []).extend(map(w.decode_any, told.payloads))
 
 
 class Shell:
@@ -179,7 +179,7 @@ def test_a_member_is_welcomed_and_sees_what_it_may_see() -> None:
     assert isinstance(welcome, w.Welcome)
     assert welcome.observed == str(SOURCE)
     assert isinstance(chunk, w.ViewRows)
-    assert (welcome.minor, chunk.networks) == (1, [w.RowNetwork("lan", str(NETWORKS["lan"].ipv6))])
+    assert (welcome.minor, chunk.networks) == (2, [w.RowNetwork("lan", str(NETWORKS["lan"].ipv6))])
     assert all(row.leases.endswith(" +") for row in chunk.rows)
     assert isinstance(sealed, w.Sealed)
     view = shell.view(1, "bob")

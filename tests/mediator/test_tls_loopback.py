@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mediator.core import admissionlimiter as limiter
@@ -21,7 +22,7 @@ from netctl.session import KeyShared, LoggedIn, PresenceChanged
 from netctl.session.login import make_login
 from netctl.wire import control as w
 from netctl.wire import operatorrequests as r
-from netctl.wire.frame import LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
+from netctl.wire.frame import LIMIT_AFTER_LOGIN, LIMIT_BEFORE_LOGIN, FrameDecoder, encode_frame
 from tests.mediator.loopbackkit import (
     ANN,
     BOB,
@@ -51,6 +52,52 @@ def test_members_log_in_and_hear_of_each_other_and_of_a_new_document(run: Run, s
             await ann.until(lambda effect: effect == PresenceChanged(BOB.wireguard, online=False))
             site.write({"ann": ANN})
             await ann.view(lambda changed: set(changed.view.members) == {ANN.wireguard})
+
+    run(main())
+
+
+def test_a_login_is_answered_in_one_record_of_tls(run: Run, site: Site) -> None:
+    """Each one would cost the mediator a system call and the network a packet."""
+
+    async def main() -> None:
+        async with site.serving() as (_, mediator):
+            reader, writer = await asyncio.open_connection(mediator.host, mediator.port)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls, decoder = client_context().wrap_bio(incoming, outgoing), FrameDecoder(LIMIT_AFTER_LOGIN)
+            got, records = list[w.Message](), list[int]()
+
+            async def until(count: int) -> None:
+                """Read whole records, one after the other, until there are so many messages."""
+                while len(got) < count:
+                    header = await reader.readexactly(5)
+                    incoming.write(header + await reader.readexactly(int.from_bytes(header[3:], "big")))
+                    before = len(got)
+                    try:
+                        got.extend(w.decode_any(payload) for payload in decoder.feed(tls.read(65_536)))
+                    except ssl.SSLWantReadError:
+                        continue
+                    records.append(len(got) - before)
+
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    header = await reader.readexactly(5)
+                    incoming.write(header + await reader.readexactly(int.from_bytes(header[3:], "big")))
+            writer.write(outgoing.read())
+            await until(1)
+            (hello,) = got
+            assert isinstance(hello, w.Hello)
+            nonce, pin = bytes.fromhex(hello.nonce), site.identity.public
+            login = make_login(pin, nonce, bytes(32), ANN.identity, ANN.wireguard, ANN.identity_private.sign)
+            tls.write(encode_frame(w.encode(msgspec.structs.replace(login, minor=w.MINOR_VERSION))))
+            writer.write(outgoing.read())
+            await until(4)
+            assert [type(message) for message in got[1:]] == [w.Welcome, w.ViewRows, w.Sealed]
+            assert records == [1, 3]
+            writer.close()
 
     run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Network
 
@@ -9,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediator.core.membership import membership_of
-from mediator.core.viewcache import ViewCache, ViewClass
+from mediator.core.viewcache import COMPRESS_ABOVE, ViewCache, ViewClass
 from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, Member, Mode, Network
 from netctl.model.keys import WireGuardKey
+from netctl.wire import control as w
 from tests.mediator.test_hub import MEDIATOR, PIN
 
 NAMES = ("ann", "bob", "cid")
@@ -74,7 +76,7 @@ def test_after_any_changes_all_rows_are_those_of_a_fresh_cache(states: list[Stat
         assert mine.digest == wanted.digest
         assert mine.member_rows() == wanted.member_rows()
         assert mine.lease_rows() == wanted.lease_rows()
-        for minor in (0, 1):
+        for minor in (0, 1, 2):
             assert cache.whole(mine, minor) == fresh.whole(wanted, minor)
 
 
@@ -89,3 +91,37 @@ def test_a_change_of_one_member_makes_no_row_of_another_anew() -> None:
     same = [one is other for one, other in zip(before.lease_rows(), after.lease_rows(), strict=True)]
     assert same == [True, False, True]
     assert all(one is other for one, other in zip(before.member_rows(), after.member_rows(), strict=True))
+
+
+def crowd(cache: ViewCache, count: int) -> list[WireGuardKey]:
+    """So many members who all see one another."""
+    keys = [WireGuardKey(hashlib.sha256(b"%d" % number).digest()) for number in range(count)]
+    names = tuple(f"m{number}" for number in range(count))
+    members = {name: Member(name, one) for name, one in zip(names, keys, strict=True)}
+    network = Network("lan", "00" * 8, Mode.ROUTED, None, None, names, names)
+    first = int(IPv4Address("10.0.0.1"))
+    addresses = {name: (IPv4Address(first + number),) for number, name in enumerate(names)}
+    document = Document(members, {"lan": network})
+    cache.rebuild(membership_of(document), frozenset(), lambda _, name, key: addresses[name], 1)
+    return keys
+
+
+def test_a_shared_view_is_compressed_once_for_all_and_takes_14_bytes_more_for_each_than_its_key() -> None:
+    cache = ViewCache(PIN, MEDIATOR.sign)
+    keys = crowd(cache, 5_000)
+    sent = [cache.whole(cache.of(one), w.MINOR_VERSION) for one in keys[:3]]
+    assert sent[1] is sent[2]
+    plain = cache.whole(cache.of(keys[3]), 1)
+    assert [w.plain(one) for one in sent[1]] == list(plain)
+    assert sum(map(len, sent[1])) < 5_000 * (32 + 14)
+
+
+def test_a_view_of_one_member_alone_and_a_short_one_are_sent_as_they_are() -> None:
+    cache = ViewCache(PIN, MEDIATOR.sign)
+    keys = crowd(cache, 200)
+    assert cache.whole(cache.of(keys[0]), w.MINOR_VERSION)[0].startswith(b"{")
+    keys = crowd(cache, 3)
+    for one in keys:
+        (frame,) = cache.whole(cache.of(one), w.MINOR_VERSION)
+        assert frame.startswith(b"{")
+        assert len(frame) <= COMPRESS_ABOVE

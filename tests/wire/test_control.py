@@ -61,6 +61,33 @@ def test_every_message_survives_the_wire(message: w.Message) -> None:
     assert w.decode(w.encode(message)) == message
 
 
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_every_message_survives_compression_and_is_none_to_who_expects_json(message: w.Message) -> None:
+    data = w.compressed(w.encode(message))
+    assert data.startswith(w.COMPRESSED)
+    assert w.decode_any(data) == message
+    assert w.decode_any(w.encode(message)) == message
+    with pytest.raises(RemoteError):
+        w.decode(data)
+
+
+def test_what_is_compressed_may_be_as_long_as_a_frame_and_no_longer() -> None:
+    ping = w.encode(w.Ping(1))
+    longest = ping + b" " * (LIMIT_AFTER_LOGIN - len(ping))
+    assert w.decode_any(w.compressed(longest)) == w.Ping(1)
+    for size in (LIMIT_AFTER_LOGIN + 1, 50_000_000):
+        with pytest.raises(RemoteError, match="longer than a frame"):
+            w.decode_any(w.compressed(b" " * size))
+
+
+@given(st.binary(max_size=100), st.integers(1, 8))
+def test_compressed_messages_that_are_cut_off_or_go_on_are_refused(more: bytes, less: int) -> None:
+    data = w.compressed(w.encode(w.Ping(1)))
+    for bad in (data[:-less], data + b"!" + more, w.COMPRESSED + more):
+        with pytest.raises(RemoteError):
+            w.decode_any(bad)
+
+
 def test_there_is_an_example_of_every_message() -> None:
     assert {type(message) for message in EXAMPLES} == set(get_args(w.Message))
 

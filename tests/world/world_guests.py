@@ -63,7 +63,7 @@ class Guest(CrowdMember):
 
         def came(data: bytes) -> None:
             for payload in decoder.feed(data):
-                match w.decode(payload):
+                match w.decode_any(payload):
                     case w.Hello(_, text):
                         nonce.extend(bytes.fromhex(text))
                         end.write(encode_frame(w.encode(w.EnrolStart(w.PROTOCOL_VERSION))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -27,6 +28,11 @@ from mediator.shell.storethread import StoreThread
 from netctl.model.errors import LocalError
 from netctl.system import logs
 from netctl.system.tasks import Tasks
+
+GC_AFTER = 20_000
+"""New objects between collections. A login leaves some hundred, all without cycles: Python's 700 had the collector look
+at the same connections again and again.
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +166,8 @@ async def _run(server: Server, arguments: argparse.Namespace) -> None:
         loop.add_signal_handler(number, task.cancel)
     try:
         await server.start(await server.load())
+        gc.freeze()  # the program and its document stay: no collection visits them while members come
+        gc.set_threshold(GC_AFTER)
     except asyncio.CancelledError:
         await server.close()
         return
