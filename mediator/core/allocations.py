@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
@@ -61,8 +61,18 @@ class Allocations:
         """Take the store's leases after a member's key was replaced."""
         self._leases = dict(leases)
 
-    def want(self, membership: Membership, relay_ports: tuple[int, int], unix_s: int) -> Store | None:
+    def want(
+        self,
+        membership: Membership,
+        relay_ports: tuple[int, int],
+        unix_s: int,
+        avoid: Collection[int] = (),
+        leave: Collection[int] = (),
+    ) -> Store | None:
         """The request to the store for missing allocations, or None; `unix_s`: seconds since 1970.
+
+        `avoid`: ports that nobody is given now. `leave`: those of them whose members get other ones. A pair with a
+        stock app keeps its port, which is in the app's configuration.
 
         None also while another request is open: its allocations count only with the answer. `stored` then says
         whether to ask again.
@@ -75,9 +85,9 @@ class Allocations:
         found = list(missing_leases(membership.document, self._leases))
         self.exhausted = tuple(item for item in found if isinstance(item, Exhausted))
         leases = tuple(item for item in found if isinstance(item, GrantLease))
-        ports = tuple(self._missing_ports(membership.by_key, relay_ports))
+        ports = tuple(self._missing_ports(membership.by_key, relay_ports, avoid, leave))
         taken = {*self._ports.values(), *(port for _, port in ports)}
-        pairs = tuple(self.pairs.missing(membership, relay_ports, taken, self._resting))
+        pairs = tuple(self.pairs.missing(membership, relay_ports, taken, {*self._resting, *avoid}))
         given = {*self._ports, *(key for key, _ in ports)}
         waiting = self.pairs.without_port or not given.issuperset(membership.by_key)
         self.ports_due = min(self._resting.values(), default=None) if waiting else None
@@ -155,14 +165,18 @@ class Allocations:
         return tuple(found[version] for version in sorted(found))
 
     def _missing_ports(
-        self, keys: Iterable[WireGuardKey], relay_ports: tuple[int, int]
+        self,
+        keys: Iterable[WireGuardKey],
+        relay_ports: tuple[int, int],
+        avoid: Collection[int],
+        leave: Collection[int],
     ) -> Iterable[tuple[WireGuardKey, int]]:
         first, last = relay_ports
-        taken = {*self._ports.values(), *self.pairs.ports(), *self._resting}
+        taken = {*self._ports.values(), *self.pairs.ports(), *self._resting, *avoid}
         free = (port for port in range(first, last + 1) if port not in taken)
         for key in keys:
             held = self._ports.get(key)
-            if held is None or not first <= held <= last:
+            if held is None or not first <= held <= last or held in leave:
                 port = next(free, None)
                 if port is None:
                     return

@@ -20,7 +20,7 @@ or is slow (`store_is_slow`), the rest of a new document takes effect all the sa
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -50,6 +50,7 @@ from mediator.core.logins import Logins
 from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
+from mediator.core.portsbeside import PortsBeside
 from mediator.core.relay_grants import GRANT_TTL_S, Agreement, RelaysApart, grant, nobody
 from mediator.core.relay_pairs import PairPort
 from mediator.core.transactions import Basis
@@ -103,6 +104,9 @@ class Hub:
         self._apart = RelaysApart(agree)
         self.registered: Container[str] = frozenset()
         """Relays apart, by identity, that have been told the pairs with stock apps."""
+        self.unheld_apart: Callable[[str], Collection[int]] = lambda _: ()
+        """The ports that the relay apart with this identity could not bind."""
+        self.beside = PortsBeside()
         self._stun_also = stun_also
         self.identity = identity
         self._secret = relay_secret
@@ -155,7 +159,7 @@ class Hub:
         if relay is None:
             return self._mediator, port
         shifted = port - self._relay_ports()[0] + relay.relay_ports[0]
-        if shifted <= relay.relay_ports[1]:
+        if shifted <= relay.relay_ports[1] and shifted not in self.unheld_apart(str(relay.identity[0])):
             return relay, shifted
         return None if named(self.document, members[app], members[peer]) else (self._mediator, port)
 
@@ -288,7 +292,9 @@ class Hub:
         if not self._current:
             self._allocations.store_due = None
             return []
-        wanted = self._allocations.want(self._membership, self._relay_ports(), unix_s)
+        wanted = self._allocations.want(
+            self._membership, self._relay_ports(), unix_s, self.beside.unheld, self.beside.left
+        )
         if wanted is None:
             return []
         basis = Basis(self._generation, self.document.digest) if self._shared else None
@@ -523,7 +529,7 @@ class Hub:
             if now >= state.deadline:
                 code = "login.timeout" if state.member is None else "silent"
                 effects += self._drop(number, code, "nothing was heard in time")
-        if self._allocations.is_due(now, unix_s):
+        if self.beside.handle_timer(now) or self._allocations.is_due(now, unix_s):
             effects += self._want(unix_s)
         return effects
 
@@ -648,16 +654,20 @@ class Hub:
             return []
         assert self._mediator is not None
         until = unix_s + GRANT_TTL_S
+        at_pair = is_app(self._membership.by_key[peer])
         if not asked.relay:
+            if not self.beside.usable(own, port, at_pair=at_pair):
+                return []
             granted = grant(self._secret, own, port, until)
-        elif is_app(self._membership.by_key[peer]) and asked.relay not in self.registered:
+        elif at_pair and asked.relay not in self.registered:
             return []  # an app's address is known to a relay that has been told its pairs
         elif not self._apart.carries(
             asked.relay, self._membership.by_key[key].name, self._membership.by_key[peer].name
         ):
             return []
         else:
-            apart = self._apart.grant(asked.relay, self._relay_ports()[0], own, port, until)
+            first, unheld = self._relay_ports()[0], self.unheld_apart(asked.relay)
+            apart = self._apart.grant(asked.relay, first, own, port, until, unheld, at_pair=at_pair)
             if apart is None:
                 return []
             granted = apart

@@ -7,7 +7,7 @@ the store knows of ports, and how long they rest, is true for every relay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from netctl.model.document import Mediator
@@ -109,13 +109,29 @@ class RelaysApart:
         found = self._circles.get(relay)
         return found is None or any(one in circle and other in circle for circle in found)
 
-    def grant(self, relay: str, first: int, own: int, peer: int, expires_s: int) -> Grant | None:
-        """A grant at this relay for two ports of the mediator's range, which begins at `first`; None: it has none."""
+    def grant(
+        self,
+        relay: str,
+        first: int,
+        own: int,
+        peer: int,
+        expires_s: int,
+        unheld: Collection[int] = (),
+        *,
+        at_pair: bool = False,
+    ) -> Grant | None:
+        """A grant at this relay for two ports of the mediator's range, which begins at `first`; None: it has none.
+
+        `unheld`: ports of the relay that it could not bind. `at_pair`: `peer` is the port of a pair with a stock app,
+        at which the relay both sends and receives.
+        """
         found = self._relays.get(relay)
         if found is None:
             return None
         (low, high), secret = found[0].relay_ports, found[1]
         ports = [low + port - first for port in (own, peer)]
         if not all(low <= port <= high for port in ports):
+            return None
+        if ports[1] in unheld or (ports[0] in unheld and not at_pair):
             return None
         return grant(secret, ports[0], ports[1], expires_s)

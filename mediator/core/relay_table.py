@@ -97,6 +97,8 @@ class RelayTable:
         self._secrets: tuple[bytes, ...] = (secret,)
         self._cookie_secret = cookie_secret
         self._ports = ports
+        self.unheld: frozenset[int] = frozenset()
+        """Ports of the range that the relay could not bind: it sends nothing from them, so it binds no member there."""
         self.ledger = Ledger(limits or Limits())
         self._present: set[tuple[int, int]] = set()
         """(port of a pair, member's port) if the stock app on the other side of that pair is bound."""
@@ -143,12 +145,24 @@ class RelayTable:
             self._forget(binding)
 
     def handle_control(
-        self, data: bytes, source: SocketAddress, at_port: int, now: float, unix_now: float
+        self,
+        data: bytes,
+        source: SocketAddress,
+        at_port: int,
+        now: float,
+        unix_now: float,
+        *,
+        at_pair: bool = False,
     ) -> list[Answer]:
-        """Handle a relay message at `at_port`. No answer without a valid allocation."""
+        """Handle a relay message at `at_port`. No answer without a valid allocation.
+
+        `at_pair`: the port is that of a pair with a stock app, which sends and receives there alone.
+        """
         try:
             allocation = relay.peek_allocation(data)
             if allocation.peer_port != at_port or allocation.own_port not in self._ports:
+                return []
+            if allocation.own_port in self.unheld and not at_pair:
                 return []
             opened = self._open(data, allocation)
         except RemoteError:

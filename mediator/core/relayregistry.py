@@ -18,6 +18,7 @@ from mediator.core.relay_pairs import PairPort
 from netctl.model.document import Document
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey
+from netctl.model.portspans import ports_in
 from netctl.wire import registration as w
 from netctl.wire.control import Error
 
@@ -46,6 +47,7 @@ class _Connection:
     since: float = 0.0
     load: w.Load | None = None
     told: list[PairPort] | None = None
+    unheld: frozenset[int] = frozenset()
 
     @property
     def deadline(self) -> float:
@@ -90,6 +92,11 @@ class RelayRegistry:
     def __len__(self) -> int:
         return len(self._registered)
 
+    def unheld(self, relay: str) -> frozenset[int]:
+        """The relay ports that the relay with this identity could not bind, as it has told."""
+        number = self._registered.get(relay)
+        return self._connections[number].unheld if number is not None else frozenset()
+
     def has(self, connection: int) -> bool:
         """Whether the connection is a relay's, or that of a client that has not proven itself yet."""
         return connection in self._connections
@@ -115,6 +122,8 @@ class RelayRegistry:
             if not state.relay and isinstance(message, w.Register):
                 return self._register(connection, state, message, now)
             if state.relay and isinstance(message, w.Load):
+                if state.load is None or state.load.unheld != message.unheld:
+                    state.unheld = ports_in(message.unheld)
                 state.heard, state.load = now, message
                 return [Tell(connection, (w.Heard(int(w.LIFE_S)),))]
             raise RemoteError("a relay registers, and then tells its load", "register.order")
@@ -155,6 +164,7 @@ class RelayRegistry:
                     "members": load.members if load is not None else None,
                     "bits_per_s": load.bits_per_s if load is not None else None,
                     "forwarded_bytes": load.forwarded_bytes if load is not None else None,
+                    "unheld": load.unheld if load is not None else [],
                 }
             )
         return rows

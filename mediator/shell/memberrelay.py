@@ -22,9 +22,10 @@ from mediator.shell.relayapart import GrantClock, answer_stun
 from mediator.shell.relayserver import RelayServer, run_relay
 from mediator.shell.steadyclock import SteadyClock
 from netctl.model.errors import NetctlError, RemoteError
+from netctl.model.portspans import spans
 from netctl.system import logs
 from netctl.system.confine import confine
-from netctl.wire.relayorders import MAX_LINE, RelayOrder, RelayReport, read_line, write_line
+from netctl.wire.relayorders import MAX_LINE, MAX_UNHELD, RelayOrder, RelayReport, read_line, write_line
 
 _LOG = logging.getLogger("mediator.relay")
 IN, OUT = 0, 1
@@ -81,7 +82,8 @@ class Reports:
         self._at = now
         relay = self._relay
         behind = round(max(relay.table.clock_behind_s, 0.0), 1)
-        _tell(RelayReport(len(relay.table), relay.counters.forwarded_bytes, behind))
+        unheld = spans(relay.unheld, MAX_UNHELD)
+        _tell(RelayReport(len(relay.table), relay.counters.forwarded_bytes, behind, unheld))
 
 
 def _tell(report: RelayReport) -> None:

@@ -91,6 +91,11 @@ class _Status(Collector):
         }.items():
             yield GaugeMetricFamily(f"netctl_relay_{name}", words, value=float(status[name]))
         yield GaugeMetricFamily(
+            "netctl_relay_ports_unheld",
+            "Relay ports that other programs hold, so that nothing is relayed at them",
+            value=float(status["unheld_in_all"]),
+        )
+        yield GaugeMetricFamily(
             "netctl_relay_clock_behind_seconds",
             "Seconds by which this relay's clock is behind a mediator's, at least",
             value=float(status["clock_behind_s"]),
@@ -132,7 +137,15 @@ class RelayPages(PageServer):
         def health() -> tuple[int, str, bytes]:
             return (503, TEXT, SILENT) if recent() is None else (200, TEXT, b"ok\n")
 
-        pages: dict[str, Page] = {"/metrics": metrics, "/healthz": health, "/readyz": health}
+        def ready() -> tuple[int, str, bytes]:
+            status = recent()
+            if status is None:
+                return 503, TEXT, SILENT
+            missing = status["unheld_in_all"]
+            words = f"ok, without {missing} of {status['ports']} relay ports\n" if missing else "ok\n"
+            return 200, TEXT, words.encode()
+
+        pages: dict[str, Page] = {"/metrics": metrics, "/healthz": health, "/readyz": ready}
         super().__init__(address, pages, example_port=EXAMPLE_PORT)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -28,12 +28,16 @@ from mediator.shell.stateroles import CERTIFICATE_FILE, refuse_apart
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.portspans import ports_in, spans
 from netctl.system.files import write_atomic
 from netctl.wire.relayframe import RELAY_SUBJECT
 
 _LOG = logging.getLogger("mediator.relay")
 
 PAIRS_FILE = "pairs.json"
+UNHELD_FILE = "unheld-ports.json"
+MAX_UNHELD_FILE = 1 << 20
+"""Bytes: every port of a full range as a span of its own."""
 SHARED = 0o640
 """Mode of the files: readable by the directory's group, the relay's; others cannot enter the directory."""
 WAIT_S = 0.25
@@ -45,6 +49,14 @@ def _write(path: Path, content: bytes) -> None:
         if path.read_bytes() == content:
             return
     write_atomic(path, content, SHARED)
+
+
+class Holds(Protocol):
+    """A relay that knows which of its ports it could not bind."""
+
+    @property
+    def unheld(self) -> frozenset[int]:
+        """Those that another program holds."""
 
 
 class _Trouble:
@@ -240,6 +252,48 @@ class Handed:
                 self._stamps = [_stamp(one) for one in self._kept]
                 self._other()
                 return
+
+
+class UnheldFile:
+    """The relay's side: tells the mediator beside it which ports it could not bind, as no grant is of use there."""
+
+    def __init__(self, directory: Path, relay: Holds) -> None:
+        self._path, self._relay = directory / UNHELD_FILE, relay
+        self._told: frozenset[int] | None = None
+        self._trouble = _Trouble()
+
+    def look(self, _now: float) -> None:
+        """Write the ports if they have changed."""
+        ports = self._relay.unheld
+        if ports == self._told:
+            return
+        text = json.dumps({"ports": spans(ports)})
+        said = self._trouble.of(
+            lambda: _write(self._path, text.encode()), f"{self._path} cannot be written for the mediator"
+        )
+        if said is not None:
+            _LOG.warning(said)
+        self._told = ports
+
+
+class UnheldPorts:
+    """The mediator's side: which ports the relay beside it could not bind."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / UNHELD_FILE
+        self._seen: tuple[int, int] | None = None
+        self._ports: frozenset[int] = frozenset()
+
+    def look(self) -> frozenset[int]:
+        """The ports. A file that is damaged or missing names none."""
+        stamp = _stamp(self._path)
+        if stamp != self._seen:
+            self._seen, self._ports = stamp, frozenset()
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                with self._path.open("rb") as file:
+                    rows = json.loads(file.read(MAX_UNHELD_FILE))["ports"]
+                self._ports = ports_in((int(first), min(int(last), 65_535)) for first, last in rows)
+        return self._ports
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mediator.core.relay_pairs import PairMember, PairPort
 from mediator.shell.credentials import Identity
@@ -27,6 +28,7 @@ from mediator.shell.relayplace import write_pairs
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import NetctlError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
+from netctl.model.portspans import Span
 from netctl.session import Backoff
 from netctl.system.guard import Guard
 from netctl.system.pinned import certificate_key, client_context
@@ -45,8 +47,19 @@ OLD = "register.version"
 OLD_S = 3600.0
 """Interval of tries at a mediator of an earlier release, which counts each as the fault of a stranger."""
 CHUNK = 64 * 1024
-Loads = Callable[[], tuple[int, int, int] | None]
-"""The relay's (bindings, members, forwarded bytes) now; None: it does not answer."""
+
+
+class Now(NamedTuple):
+    """What a relay tells of itself."""
+
+    bindings: int
+    members: int
+    forwarded_bytes: int
+    unheld: list[Span]
+
+
+Loads = Callable[[], Now | None]
+"""The relay as it is now; None: it does not answer."""
 
 
 class Told:
@@ -209,11 +222,12 @@ class Registrations:
                 now = time.monotonic()
                 found = await asyncio.to_thread(self._loads)
                 if found is not None:
-                    bindings, members, forwarded = found
+                    forwarded = found.forwarded_bytes
                     passed = max(0, forwarded - before[1]) if before is not None else 0
                     rate = int(passed * 8 / (now - before[0])) if before is not None else 0
                     before = now, forwarded
-                    writer.write(_frame(w.Load(bindings, members, forwarded, rate)))
+                    load = w.Load(found.bindings, found.members, forwarded, rate, found.unheld)
+                    writer.write(_frame(load))
                     await writer.drain()
                 await asyncio.sleep(w.LOAD_S)
 

@@ -30,6 +30,8 @@ from mediator.shell import native
 from mediator.shell.forwarding import Arrival, Arrivals, Native, Ring, Route
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError
+from netctl.model.forpeople import counted
+from netctl.model.portspans import spans, spans_text
 from netctl.system import mmsg, pktinfo
 from netctl.system.guard import Guard
 from netctl.wire.datagram import DatagramKind, classify
@@ -60,6 +62,10 @@ MAX_ASKED = MAX_BINDINGS
 """Sources remembered with the local address that they use, about 300 bytes each; for others the system chooses one."""
 MAX_CACHED_FLOWS = 16384
 """Cached flows: four per member of a full port range; the cache is emptied when it is full."""
+RETRY_FIRST_S, RETRY_CAP_S = 1.0, 60.0
+"""Pauses between tries of ports that other programs hold: each is twice as long as the one before."""
+SPANS_SAID = 16
+"""Spans of such ports in one line of the log."""
 SPARE_FILES = 64
 """File descriptors besides the ports' sockets."""
 _SO_RCVBUFFORCE = 33
@@ -106,7 +112,10 @@ class RelayServer:
     """Sockets for a range of ports. `serve` blocks; `stop` may be called from a signal handler or thread."""
 
     def __init__(self, bind_address: str, ports: range, table: RelayTable) -> None:
-        """Open the ports. Raises LocalError if a port is taken or file descriptors are too few."""
+        """Open the ports, but for those that other programs hold: these are tried again while serving.
+
+        Raises LocalError if no port can be had or file descriptors are too few.
+        """
         _allow_files(len(ports) + SPARE_FILES)
         self.counters = Counters()
         self.guard = Guard(_LOG.warning)
@@ -121,6 +130,12 @@ class RelayServer:
         self._watch_at = 0.0
         self._readers: dict[int, Callable[[], None]] = {}
         self._sockets: dict[int, socket.socket] = {}
+        self._unbound: dict[int, socket.socket] = {}
+        """Sockets of the ports that another program holds."""
+        self.ports = ports
+        """The range, with the ports that this relay does not hold."""
+        self._retry = 0.0
+        self._retry_s = RETRY_FIRST_S
         self._port_of: dict[int, int] = {}
         self._flows: dict[tuple[int, RawAddress], _Way | None] = {}
         self._flows_of = -1
@@ -140,22 +155,79 @@ class RelayServer:
         self._ring = Ring() if mmsg.AVAILABLE and self._native is None else None
         self._running = True
         self._unix: Callable[[], float] = time.time
+        self._bind_address = bind_address
+        refused: OSError | None = None
         try:
             for port in ports:
-                self._open(bind_address, port)
+                self._unbound[port] = self._socket()
+            for port in ports:
+                refused = self._bind(port) or refused
         except OSError as error:
             self.close()
+            raise LocalError(f"the relay cannot open its sockets: {error.strerror}") from None
+        if refused is not None and not self._sockets:
+            self.close()
             raise LocalError(
-                f"the relay cannot listen on UDP {bind_address} port {port}: {error.strerror}; "
-                "free the port or choose another relayPorts range"
-            ) from None
+                f"the relay cannot listen on UDP {bind_address} port {spans_text([(ports[0], ports[-1])])}: "
+                f"{refused.strerror}; free the ports or choose another relayPorts range"
+            )
+        self._note_unheld()
+        if self._unbound:
+            _LOG.warning(f"{self._unheld_text()}; the relay works with the others, and tries these again")
+            self.watch(self._bind_again)
 
-    def _open(self, bind_address: str, port: int) -> None:
+    @property
+    def unheld(self) -> frozenset[int]:
+        """The ports of the range that another program holds, so that no packet can be relayed at them."""
+        return frozenset(self._unbound)
+
+    def _note_unheld(self) -> None:
+        self.table.unheld = self.unheld
+
+    def _unheld_text(self) -> str:
+        found = spans(self._unbound)
+        more = ", …" if len(found) > SPANS_SAID else ""
+        return (
+            f"{len(self._unbound)} of {counted(len(self.ports), 'relay port')} cannot be had, because other programs "
+            f"hold them: UDP {spans_text(found[:SPANS_SAID])}{more}"
+        )
+
+    def _bind_again(self, now: float) -> None:
+        """Try the ports that were not free, if that is due."""
+        if not self._unbound or now < self._retry:
+            return
+        if not self._retry:
+            self._retry = now + self._retry_s
+            return
+        before = self.unheld
+        for port in before:
+            self._bind(port)
+        if gained := before - self.unheld:
+            self._note_unheld()
+            left = self._unheld_text() if self._unbound else "the relay has all its ports"
+            _LOG.info(f"UDP {spans_text(spans(gained)[:SPANS_SAID])} can be had by now; {left}")
+        self._retry_s = min(2 * self._retry_s, RETRY_CAP_S)
+        self._retry = now + self._retry_s
+
+    def _bind(self, port: int) -> OSError | None:
+        """Bind a socket of `_unbound`; why it cannot be."""
+        sock = self._unbound[port]
+        try:
+            sock.bind((self._bind_address, port))
+        except OSError as error:
+            return error
+        del self._unbound[port]
+        self._sockets[port] = sock
+        self._port_of[sock.fileno()] = port
+        self._poll.register(sock, select.EPOLLIN)
+        return None
+
+    def _socket(self) -> socket.socket:
+        """A socket for a port, with all options: a relay without rights can bind it later. Raises OSError."""
         family = socket.AF_INET6 if self._dual else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._sockets[port] = sock
         if self._dual:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind_address == "::" else 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if self._bind_address == "::" else 1)
         for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
                 sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
@@ -164,9 +236,7 @@ class RelayServer:
         with contextlib.suppress(OSError):  # a kernel before 5.0: only slower
             sock.setsockopt(SOL_UDP, UDP_GRO, 1)
         pktinfo.ask(sock)
-        sock.bind((bind_address, port))
-        self._port_of[sock.fileno()] = port
-        self._poll.register(sock, select.EPOLLIN)
+        return sock
 
     def serve(
         self,
@@ -255,7 +325,7 @@ class RelayServer:
         self._poll.close()
         self._wake_in.close()
         self._wake_out.close()
-        for sock in self._sockets.values():
+        for sock in (*self._sockets.values(), *self._unbound.values()):
             sock.close()
 
     def _drain(self, port: int, now: float, unix: Callable[[], float]) -> None:
@@ -449,7 +519,7 @@ class RelayServer:
             self.counters.forwarded_bytes += len(data) if answers else 0
             self.counters.dropped_stranger += not answers
         elif (kind := classify(data)) is DatagramKind.RELAY:
-            answers = self.table.handle_control(data, source, port, now, unix_now)
+            answers = self.table.handle_control(data, source, port, now, unix_now, at_pair=port in self.pairs)
         elif kind is DatagramKind.RELAYED_PROBE and port not in self.pairs:
             self._forward(port, address, [memoryview(data)], len(data), len(data), now)
             return

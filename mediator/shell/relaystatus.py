@@ -21,6 +21,8 @@ from typing import Any
 from mediator.shell.passing import bind_unix
 from mediator.shell.relayserver import RelayServer
 from netctl.model.errors import LocalError
+from netctl.model.portspans import spans
+from netctl.wire.registration import MAX_UNHELD
 
 SOCKET_NAME = "relay-status.sock"
 MAX_ROWS = 100
@@ -41,6 +43,9 @@ def describe(relay: RelayServer, now: float, links: Sized = ()) -> dict[str, Any
         "data_path": relay.data_path,
         "counters": asdict(relay.counters),
         "faults": relay.guard.dropped,
+        "ports": len(relay.ports),
+        "unheld": spans(relay.unheld, MAX_UNHELD),
+        "unheld_in_all": len(relay.unheld),
         "bindings": len(relay.table),
         "connections": len(links),
         "expired": relay.table.expired,

@@ -8,6 +8,7 @@ from typing import Any
 from mediator.core.relay_limits import Limits
 from mediator.shell import output
 from netctl.model.forpeople import counted
+from netctl.model.portspans import spans_text
 
 LIMITS = (
     ("--pair-rate", "MBIT/S", 1000.0, "what one member may send to one other"),
@@ -69,6 +70,12 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
         output.line(
             f"  {names.get(row['port'], row['port'])}: {_size(row['sent'])} sent, {_size(row['received'])} "
             f"received, {_size(row['today'])}{quota} today{refused}"
+        )
+    if relay["unheld"]:
+        output.warning(
+            f"{relay['unheld_in_all']} of {counted(relay['ports'], 'relay port')} cannot be had, because other "
+            f"programs hold them: UDP {spans_text(relay['unheld'])}; they are tried again (reserve them with "
+            "net.ipv4.ip_local_reserved_ports)"
         )
     if relay["clock_behind_s"] > CLOCK_NOTICE_S:
         output.warning(

@@ -37,7 +37,7 @@ from mediator.shell.memberstore import MemberStore
 from mediator.shell.metrics import HealthPage, Meters
 from mediator.shell.pairstore import HubPairs, PairReader, PairSource
 from mediator.shell.passing import Passer
-from mediator.shell.relayplace import PAIRS_FILE, PairFile, RelayPlace
+from mediator.shell.relayplace import PAIRS_FILE, PairFile, RelayPlace, UnheldPorts
 from mediator.shell.steadyclock import SteadyClock
 from mediator.shell.store import STORE_FILE
 from mediator.shell.storeplace import open_store
@@ -135,6 +135,7 @@ class Server:
             self._identity.public, lambda: self._service.document, self._told_pairs
         )
         self._hub.registered = self._registry
+        self._hub.unheld_apart = self._registry.unheld
         self._told: tuple[int, rr.Told] | None = None
         """The pairs with stock apps, and the hub's revision at which they were so."""
         self._reserved = 0
@@ -161,6 +162,7 @@ class Server:
         self._limiter = AdmissionLimiter(random.random)
         self._listener: Listener | None = None
         self._relay_state = relay_state or state
+        self._unheld = UnheldPorts(self._relay_state)
         self._clock = SteadyClock(self._relay_state)
         self._passer = Passer(self._relay_state)
         in_file = isinstance(self._store, StoreThread)
@@ -510,6 +512,7 @@ class Server:
     def _keep_place(self) -> None:
         if self._place is not None and (said := self._place.keep()) is not None:
             _LOG.info(said)
+        self._hub.beside.told(self._unheld.look(), time.monotonic())
 
     async def _look_again(self) -> None:
         """Read the store again: a commit without an answer may have been kept."""

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from netctl.agent.agent import Agent
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.model.portspans import ports_in
 from netctl.paths.effects import PathStatus
 from netctl.system.pageserver import PageServer
 
@@ -130,6 +131,11 @@ class _Now(Collector):
                 "netctl_own_relay_bytes",
                 "Bytes passed on by this member's relay",
                 value=float(relay.forwarded_bytes),
+            )
+            yield GaugeMetricFamily(
+                "netctl_own_relay_ports_unheld",
+                "Ports of this member's relay that other programs hold",
+                value=float(len(ports_in(relay.unheld))),
             )
         away = float(agent.context.revival.since_s is not None)
         yield GaugeMetricFamily("netctl_link_away", "1 while the link is gone and brought back", value=away)

@@ -166,6 +166,7 @@ class OwnRelay:
             bindings=report.bindings,
             forwarded_bytes=report.forwarded_bytes,
             clock_behind_s=report.clock_behind_s,
+            unheld=tuple(report.unheld),
         )
 
 

@@ -10,7 +10,7 @@ from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.ports import port_mapping, port_mapping_json
 from netctl.node.sharing import ADVICE, shared_key
 from netctl.node.snapshot import OwnRelayStatus, Snapshot
-from netctl.node.status import status_of, trouble_of_port
+from netctl.node.status import status_of, trouble_of_port, unheld_ports
 from netctl.paths.behaviour import DEPENDENT, Behaviour
 from netctl.paths.filtering import Filtering4787
 
@@ -91,6 +91,9 @@ def _own_relay(relay: OwnRelayStatus) -> list[dict[str, Any]]:
     bindings, passed = counted(relay.bindings, "binding"), counted(relay.forwarded_bytes, "byte")
     text = f"this member relays for its networks: {bindings}, {passed} passed on"
     found = [_check("ok", "relay", text)]
+    if (unheld := unheld_ports(relay)) is not None:
+        advice = "reserve the relay's ports with net.ipv4.ip_local_reserved_ports; they are tried again by themselves"
+        found.append(_check("problem", "relay ports", unheld, advice))
     if relay.clock_behind_s > CLOCK_NOTICE_S:
         behind = f"this host's clock is at least {relay.clock_behind_s / 60:.0f} minutes behind a mediator's"
         found.append(

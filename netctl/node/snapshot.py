@@ -9,6 +9,7 @@ from typing import Any, Literal
 from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
+from netctl.model.portspans import Span
 from netctl.node.drift import Counters, Departure
 from netctl.node.firewall.obstacles import Obstacle
 from netctl.node.linkstate import LinkState
@@ -53,6 +54,8 @@ class OwnRelayStatus:
     """By how much this host's clock is behind a mediator's, at least."""
     since_s: float = 0.0
     """Monotonic seconds."""
+    unheld: tuple[Span, ...] = ()
+    """Its relay ports that other programs hold."""
 
 
 NO_RELAY = OwnRelayStatus("off")

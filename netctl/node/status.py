@@ -11,12 +11,13 @@ from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.forpeople import counted
 from netctl.model.keys import WireGuardKey
+from netctl.model.portspans import spans_text
 from netctl.node.diagnosis.mtu import narrow
 from netctl.node.diagnosis.udp import carried, to_json
 from netctl.node.evaluate import member_name
 from netctl.node.ownport import WORDS, is_fixed, troubled_port
 from netctl.node.sharing import ADVICE, shared_key
-from netctl.node.snapshot import Snapshot
+from netctl.node.snapshot import OwnRelayStatus, Snapshot
 from netctl.paths.effects import PathStatus
 
 NAMED = 8
@@ -113,6 +114,16 @@ def _refused(snapshot: Snapshot, network: str) -> str | None:
     return next((message for message in said if message.startswith("not brought up")), None)
 
 
+def unheld_ports(relay: OwnRelayStatus) -> str | None:
+    """Which ports this member's relay works without, for people; None: it has all."""
+    if relay.state != "up" or not relay.unheld:
+        return None
+    return (
+        f"this member's relay works without UDP {spans_text(relay.unheld)}, which other programs hold: pairs with "
+        "these ports go over other relays"
+    )
+
+
 def own_relay(snapshot: Snapshot) -> dict[str, Any] | None:
     """The relay that this member is; None: it is none."""
     relay = snapshot.own_relay
@@ -124,6 +135,7 @@ def own_relay(snapshot: Snapshot) -> dict[str, Any] | None:
         "bindings": relay.bindings,
         "forwarded_bytes": relay.forwarded_bytes,
         "clock_behind_s": relay.clock_behind_s,
+        "unheld": [list(span) for span in relay.unheld],
         "since_s": round(snapshot.now_s - relay.since_s, 1),
     }
 
@@ -187,6 +199,8 @@ def status_of(snapshot: Snapshot) -> dict[str, Any]:
         result["conditions"].append(said)
     if snapshot.own_relay.error is not None:
         result["conditions"].append(f"this member does not relay for others: {snapshot.own_relay.error}")
+    if (said := unheld_ports(snapshot.own_relay)) is not None:
+        result["conditions"].append(said)
     if snapshot.port.verdict == "dead":
         text, advice = trouble_of_port(snapshot) or ("", "")
         result["conditions"].append(f"{text}; {advice}")

@@ -35,6 +35,7 @@ from netctl.paths.constants import (
     RELAY_REGRANT_FIRST,
     RELAY_RETRY,
     RELAY_WAIT_PEER,
+    RELAY_WAIT_REGRANT,
     UDP_SILENT,
     UDP_SILENT_TUNNEL,
 )
@@ -342,6 +343,8 @@ class RelayLink:
             self._begin(RelayState.BINDING, now)
         if self.state is RelayState.BINDING and self._attempts % RELAY_REGRANT == RELAY_REGRANT_FIRST - 1:
             self._grant_due = now  # a relay with a changed secret does not answer old grants
+        if self.state is RelayState.BOUND and not self.peer_bound and self._attempts == RELAY_WAIT_REGRANT:
+            self._grant_due = now
         transaction = self._rng(relay.TRANSACTION_LEN)
         self._transactions = [*self._transactions[-3:], transaction]
         message = (

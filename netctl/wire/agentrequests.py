@@ -115,6 +115,8 @@ class OwnRelayState(Struct, frozen=True):
     error: str | None = None
     bindings: int = 0
     forwarded_bytes: int = 0
+    unheld: list[tuple[int, int]] = []
+    """Spans of its relay ports that other programs hold."""
 
 
 class StatusReply(Struct, frozen=True):

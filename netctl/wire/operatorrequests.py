@@ -204,6 +204,8 @@ class RelayRow(Struct, frozen=True):
     members: int | None = None
     bits_per_s: int | None = None
     forwarded_bytes: int | None = None
+    unheld: list[tuple[int, int]] = []
+    """Spans of its relay ports that other programs hold."""
 
 
 class ServerStatus(Struct, frozen=True):

@@ -29,6 +29,8 @@ MAX_PARTS = 132
 LIFE_S = 45.0
 """Silence after which a registration is over. A relay tells its load every `LOAD_S`."""
 LOAD_S = 10.0
+MAX_UNHELD = 32
+"""Spans of ports that a relay could not bind in one message. A host with more joins the nearest."""
 Place = Annotated[str, Meta(max_length=63)]
 
 
@@ -49,7 +51,7 @@ class Register(Struct, frozen=True, tag="register"):
     place: Place = ""
 
 
-class Load(Struct, frozen=True, tag="load"):
+class Load(Struct, frozen=True, omit_defaults=True, tag="load"):
     """Relay: what it does now. The mediator answers with `Heard`."""
 
     bindings: Count
@@ -58,6 +60,8 @@ class Load(Struct, frozen=True, tag="load"):
     forwarded_bytes: Count
     bits_per_s: Count
     """Of the time since the load before."""
+    unheld: Annotated[list[tuple[Port, Port]], Meta(max_length=MAX_UNHELD)] = []
+    """Spans (first, last) of its relay ports that it could not bind: no grant is of use there."""
 
 
 class Heard(Struct, frozen=True, tag="heard"):

@@ -9,6 +9,8 @@ from msgspec import Meta, Struct
 
 from netctl.model.errors import RemoteError
 
+MAX_UNHELD = 32
+"""Spans of ports in one line; a host with more joins the nearest."""
 MAX_LINE = 16 * 1024
 """Bytes of a line: sixteen secrets and a few numbers are 1.5 KB."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -33,6 +35,8 @@ class RelayReport(Struct, frozen=True, omit_defaults=True):
     forwarded_bytes: int = 0
     clock_behind_s: float = 0.0
     """By how much the clock here is behind a mediator's, at least, as grants have shown it."""
+    unheld: Annotated[list[tuple[Port, Port]], Meta(max_length=MAX_UNHELD)] = []
+    """Spans (first, last) of the relay ports that other programs hold."""
     error: str | None = None
     """Why the relay could not begin. It ends after this line."""
 

@@ -118,7 +118,9 @@ class Host:
     )
     following: Any = field(
         default_factory=lambda: SimpleNamespace(
-            own_relay=SimpleNamespace(status=OwnRelayStatus("up", bindings=8, forwarded_bytes=900))
+            own_relay=SimpleNamespace(
+                status=OwnRelayStatus("up", bindings=8, forwarded_bytes=900, unheld=((40007, 40008),))
+            )
         )
     )
     routes: Any = field(default_factory=lambda: SimpleNamespace(restored=5))
@@ -168,6 +170,7 @@ def test_the_page() -> None:
             assert found["netctl_own_relay_up", ()] == 1
             assert found["netctl_own_relay_bindings", ()] == 8
             assert found["netctl_own_relay_bytes_total", ()] == 900
+            assert found["netctl_own_relay_ports_unheld", ()] == 2
             whole = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
             assert (await fetched(port, whole % b"/")).startswith(b"HTTP/1.1 404 ")
             for wrong in (b"x" * 10_000, b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"):

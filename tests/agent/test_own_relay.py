@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -166,16 +167,37 @@ def test_it_has_no_rights_but_its_open_sockets() -> None:
     assert run(story) == []
 
 
-def test_a_taken_port_is_said_and_tried_again() -> None:
+def test_a_taken_port_is_said_and_tried_again_while_the_others_work() -> None:
+    """Without any right: the socket for the port was opened before the relay gave up its rights."""
     place = Place()
 
     async def story(own: OwnRelay) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind((HOST, place.first + 2))
             await own.follow(place.document(BOB))
+            await until(own, "up")
+            assert own.status.unheld == ((place.first + 2, place.first + 2),)
+            assert await asyncio.to_thread(place.binds, BOB)
+        while own.status.unheld:
+            await asyncio.sleep(0.02)
+        member = Member(place.granted(0, 2, BOB))
+        await asyncio.to_thread(member.bind)
+        member.close()
+
+    assert run(story) == []
+
+
+def test_a_relay_without_any_of_its_ports_waits_for_them() -> None:
+    place = Place()
+
+    async def story(own: OwnRelay) -> None:
+        with contextlib.ExitStack() as others:
+            for port in range(place.first, place.first + 4):
+                other = others.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                other.bind((HOST, port))
+            await own.follow(place.document(BOB))
             await until(own, "waiting")
-            assert own.status.error is not None
-            assert f"cannot listen on UDP :: port {place.first + 2}" in own.status.error
+            assert f"cannot listen on UDP :: port {place.first}-{place.first + 3}" in str(own.status.error)
         await until(own, "up")
         assert own.status.error is None
 

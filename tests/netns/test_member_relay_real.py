@@ -13,7 +13,6 @@ import pytest
 
 from netctl.lab.internet import Lab, status_of, statuses_of
 from netctl.lab.probes import host_name, ping
-from netctl.lab.wiring import Network
 from tests.support.lablife import Pinging, everybody_connected, raised_lab
 from tests.support.patience import wait_for
 
@@ -56,12 +55,7 @@ FAILOVER_S = 5.0
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    def wired(
-        network: Network,
-    ) -> None:  # as docs/relays.md says: else a socket of anybody may get one of these ports
-        network.members["vps"].run(["sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=40000-40999"])
-
-    with raised_lab(DOCUMENT, NATS, wired=wired) as lab:
+    with raised_lab(DOCUMENT, NATS) as lab:
         wait_for("everybody is connected", lambda: everybody_connected(lab))
         yield lab
 

@@ -19,8 +19,8 @@ from mediator.shell.relay_tls import accept_connections, take_connections
 from mediator.shell.relayapart import GrantClock, answer_stun, follow_document, suits, trusted_secrets
 from mediator.shell.relaylock import only_relay
 from mediator.shell.relaymetrics import add_metrics, serve_pages
-from mediator.shell.relayplace import Handed, ToldPairs, handed_over
-from mediator.shell.relayregister import TOLD_FILE, Told, register
+from mediator.shell.relayplace import Handed, ToldPairs, UnheldFile, handed_over
+from mediator.shell.relayregister import TOLD_FILE, Now, Told, register
 from mediator.shell.relayserver import RelayServer, run_relay
 from mediator.shell.relaystatus import ask_relay, tell_status
 from mediator.shell.relaywords import add_limits, limits_of
@@ -100,6 +100,7 @@ def _run_handed(arguments: argparse.Namespace) -> None:
     @contextlib.contextmanager
     def beside(relay: RelayServer) -> Iterator[Sized]:
         relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)
+        relay.watch(UnheldFile(arguments.state, relay).look)
         with take_connections(relay, server_context(handed.pem, RELAY_ALPN), arguments.state) as links:
             yield links
 
@@ -115,6 +116,7 @@ def _run_beside(arguments: argparse.Namespace, identity: Identity, own: Mediator
             contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
             take_connections(relay, identity.server_context(RELAY_ALPN), arguments.state) as links,
         ):
+            relay.watch(UnheldFile(arguments.state, relay).look)
             told = ToldPairs(arguments.state, relay.pairs)  # by a mediator whose store is in PostgreSQL
             relay.watch(lambda now: None if told.look(now) else reader.tell(relay.pairs, now))
             yield links
@@ -166,11 +168,12 @@ def _run_apart(
     _relay(arguments, own, trusted[0], clock.unix, beside, f" for {len(trusted)} mediators' members")
 
 
-def load_of(status: dict[str, Any] | None) -> tuple[int, int, int] | None:
+def load_of(status: dict[str, Any] | None) -> Now | None:
     """What a relay tells the mediators of itself, from its status."""
     if status is None:
         return None
-    return status["bindings"], status["members"], status["counters"]["forwarded_bytes"]
+    unheld = [(first, last) for first, last in status["unheld"]]
+    return Now(status["bindings"], status["members"], status["counters"]["forwarded_bytes"], unheld)
 
 
 def _relay(

@@ -13,6 +13,7 @@ from mediator.shell.relaystatus import ask_relay
 from mediator.shell.relaywords import say_relay
 from mediator.shell.stateroles import is_apart
 from netctl.model.forpeople import counted
+from netctl.model.portspans import spans_text
 from netctl.wire import operatorrequests as r
 
 
@@ -76,6 +77,11 @@ def _say_relays(relays: list[r.RelayRow]) -> None:
             output.line(
                 f"relay {where}: {counted(relay.bindings, 'binding')} of {counted(relay.members or 0, 'member')}, "
                 f"{(relay.bits_per_s or 0) / 1e6:.1f} Mbit/s"
+            )
+        if relay.unheld:
+            output.warning(
+                f"relay {where}: other programs there hold its UDP ports {spans_text(relay.unheld)}; members with "
+                "these ports use other relays"
             )
 
 
