@@ -183,7 +183,7 @@ class Opening:
     """One opening that netctl makes in the host's own firewall, by `firewall: manage`.
 
     It accepts packets that come in by `iif` (`hook` input), that go from `iif` to `oif` (forward), or UDP to `port`
-    (input).
+    (input), or to `port` to `last`.
     """
 
     manager: Literal["ufw", "firewalld", "iptables", "nft"]
@@ -196,6 +196,17 @@ class Opening:
     """For iptables and nft: family, table and chain, ``ip filter DOCKER-USER``."""
     stands: bool = True
     """Actual: False when another program has removed it."""
+    last: int = 0
+    """The last port of a span that begins with `port`; 0: `port` alone."""
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last port."""
+        return self.port, self.last or self.port
+
+    def ports(self, between: str) -> str:
+        """The ports as a firewall's tool writes them, with this sign between the first and the last."""
+        return f"{self.port}{between}{self.last}" if self.last else str(self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ def own_relay(snapshot: Snapshot) -> dict[str, Any] | None:
         "forwarded_bytes": relay.forwarded_bytes,
         "clock_behind_s": relay.clock_behind_s,
         "unheld": [list(span) for span in relay.unheld],
+        "blocked": [str(one) for one in snapshot.blocked if one.relay],
         "since_s": round(snapshot.now_s - relay.since_s, 1),
     }
 

@@ -163,8 +163,8 @@ RELAY_KEEP = 60.0
 RELAY_WAIT_PEER = (0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 """Intervals between requests whether the peer is bound; the relay also reports it by itself."""
 RELAY_WAIT_REGRANT = 6
-"""Such requests in a row after which a new grant is requested, once in about two minutes: one of the two members may have
-another port by now."""
+"""Such requests in a row after which a new grant is requested, once in about two minutes: one of the two members may
+have another port by now."""
 RELAY_RETRY = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Intervals between unanswered BINDs or CONFIRMs; the last one repeats."""
 RELAY_LOST_AFTER = 3

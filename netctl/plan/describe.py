@@ -73,7 +73,7 @@ def _prefixes(prefixes: frozenset[Any]) -> str:
 def _opening(opening: Opening) -> str:
     """The firewall's manager, and which packets the opening lets pass."""
     if opening.port:
-        what = f"lets in udp/{opening.port}"
+        what = f"lets in udp/{opening.ports('-')}"
     elif opening.oif:
         what = f"passes from {opening.iif} to {opening.oif}"
     else:

@@ -117,6 +117,8 @@ class OwnRelayState(Struct, frozen=True):
     forwarded_bytes: int = 0
     unheld: list[tuple[int, int]] = []
     """Spans of its relay ports that other programs hold."""
+    blocked: list[str] = []
+    """What the host's own firewall drops of the packets to it."""
 
 
 class StatusReply(Struct, frozen=True):

@@ -13,11 +13,17 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from netctl.model.keys import IdentityKey
+from netctl.wire import relay, stun
+from netctl.wire.relaysecret import agreed_secret
 from tests.netns.netkit import FILE, Members, internet, members, pings
 from tests.netns.onehost import NETCTL
 from tests.support.hosts import Host, Program, join, needs_namespaces
@@ -273,6 +279,99 @@ def test_elsewhere_it_is_said_where_to_ask(world: Members) -> None:
     assert "no member of a routed network of one has a route to 192.168.99.1" in netctl(
         one, "why", "one", "192.168.99.1:80"
     )
+
+
+MEDIATOR = Ed25519PrivateKey.from_private_bytes(b"\x5a" * 32)
+"""Nobody runs it: a relay checks its grants offline."""
+RELAY_PORTS = (42000, 42500, 42999)
+ASK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for port, data in (one.split(':') for one in sys.argv[2:]):
+    s.sendto(bytes.fromhex(data), (sys.argv[1], int(port)))
+found = set()
+s.settimeout(1)
+try:
+    while len(found) < len(sys.argv) - 2: found.add(s.recvfrom(2000)[1][1])
+except OSError: pass
+print(*sorted(found))
+"""
+
+
+def relaying(there: Members, more: str = "") -> str:
+    """The document in which the gateway is a relay."""
+    identity = re.search(r"ed25519:[A-Za-z0-9+/=]+", there["gate"].run(NETCTL, "keys"))
+    assert identity is not None
+    own = f", identity: {identity[0]}, relay: {{relayPorts: 42000-42999, stun: [3490]}}{more}"
+    pin = IdentityKey(MEDIATOR.public_key().public_bytes_raw())
+    mediator = f'mediators: [{{url: "netctl://198.18.9.9:8443", identity: ["{pin}"]}}]'
+    return f"{document(there, own)}{mediator}\n"
+
+
+def answers(there: Members) -> list[int]:
+    """Which of the relay's ports answer: STUN, and a member's first message with a grant of the mediator."""
+    identity = re.search(r"ed25519:[A-Za-z0-9+/=]+", there["gate"].run(NETCTL, "keys"))
+    assert identity is not None
+    relay_key, pin = IdentityKey.parse(identity[0]), IdentityKey(MEDIATOR.public_key().public_bytes_raw())
+    secret = agreed_secret(MEDIATOR, pin, relay_key)
+    asked = {3490: stun.binding_request(b"t" * 12)}
+    for port in RELAY_PORTS:
+        allocation = relay.Allocation(42001, port, int(time.time()) + 3600)
+        asked[port] = relay.seal(relay.Bind(allocation, b"t" * 8), allocation.key(secret))
+    words = [f"{port}:{data.hex()}" for port, data in asked.items()]
+    said = there["one"].run(sys.executable, "-c", ASK, there.outside["gate"], *words)
+    return [int(port) for port in said.split()]
+
+
+def own_relay(host: Host) -> dict[str, Any]:
+    found: dict[str, Any] | None = json.loads(netctl(host, "status", "-o", "json"))["own_relay"]
+    return found or {}
+
+
+def rules(host: Host) -> str:
+    return host.run("nft", "-n", "list", "ruleset")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_ports_of_a_member_that_relays_are_named_opened_by_the_key_and_closed_again(
+    world: Members, name: str
+) -> None:
+    case, gate = CASES[name], world["gate"]
+    if missing(case):
+        pytest.skip(f"missing: {', '.join(missing(case))}")
+    everywhere = [3490, *RELAY_PORTS]
+    applied(gate, relaying(world))
+    wait_for("all ports answer", lambda: answers(world) == everywhere)
+    gate.run("sh", "-c", case.up)
+    try:
+        wait_for("it is said what is dropped", lambda: own_relay(gate).get("blocked"))
+        (line,) = own_relay(gate)["blocked"]
+        assert "drops udp/3490, udp/42000-42999 to this member's relay on " in line
+        assert line in conditions(gate)
+        assert "drops udp/3490, udp/42000-42999 to this member's relay on " in netctl(gate, "doctor")
+        assert line in netctl(gate, "why", "one", "gate:80")
+        assert answers(world) == []
+        said = applied(gate, relaying(world, ", firewall: manage"))
+        assert "to this member's relay" not in said, said
+        wait_for("all ports answer", lambda: answers(world) == everywhere)
+        assert own_relay(gate)["blocked"] == []
+        assert "no changes" in netctl(gate, "plan")
+        assert "42000" in rules(gate)
+        applied(gate, document(world, ", firewall: manage"))
+        assert "42000" not in rules(gate), "they are closed with the relay"
+        applied(gate, relaying(world, ", firewall: manage"))
+        wait_for("all ports answer", lambda: answers(world) == everywhere)
+        applied(gate, relaying(world))
+        assert "42000" not in rules(gate), "they are closed without the key"
+        assert "3490" not in rules(gate)
+        commands = re.findall(r"`([^`]+)`", own_relay(gate)["blocked"][0])[:-1]
+        for command in dict.fromkeys(commands):
+            gate.run("sh", "-c", command)
+        wait_for("all ports answer", lambda: answers(world) == everywhere)
+    finally:
+        gate.run("sh", "-c", case.down)
+        applied(gate, document(world))
+    opens(world)
 
 
 OPENER = """

@@ -232,6 +232,9 @@ def test_a_relay_apart(fleet: Fleet) -> None:
         'networks: {net: {mode: routed, ipv4: 10.77.0.0/24, members: ["*"]}}\n'
     )
     given = (f"netctl_document={fleet.file}", "netctl_relay_metrics=127.0.0.1:9588", "netctl_relay_quota=50")
+    with pytest.raises(AssertionError, match="netctl_relay_place is a word"):
+        play(fleet, "h2", "netctl_mediator", *apart, *given, '{"netctl_relay_place": "fra --listen 0.0.0.0"}')
+    given += ("netctl_relay_place=fra-1",)
     assert play(fleet, "h2", "netctl_mediator", *apart, *given) > 0
     assert play(fleet, "h2", "netctl_mediator", *apart, *given) == 0
     state = ("status", "--state", "/var/lib/netctl-relay", "-o", "json")
@@ -242,7 +245,7 @@ def test_a_relay_apart(fleet: Fleet) -> None:
     wait_for("the relay answers", answers)
     assert json.loads(relay.run(program, *state))["relay"]["limits"]["quota"] == 50_000_000_000
     (command,) = running(relay, "netctl-mediator")
-    assert "--metrics 127.0.0.1:9588" in command
+    assert "--metrics 127.0.0.1:9588 --place fra-1" in command
     assert play(fleet, "h2", "netctl_mediator", *apart, "netctl_state=absent") > 0
     assert play(fleet, "h2", "netctl_mediator", *apart, "netctl_state=absent") == 0
     wait_for("it has ended", lambda: not running(relay, "netctl-mediator"))

@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
     allowed = any(flow.allowed for flow in answers)
     about = Asked(src, dst, proto, port, behind[0] if behind is not None else None)
     firewall = ask_firewall(status.reply, about) if allowed and status is not None else None
+    own_relay = status.reply.own_relay if status is not None else None
+    relay_blocked = own_relay.blocked if own_relay is not None else []
     if arguments.output == "json":
         output.json(
             {
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
                 "to": arguments.target,
                 "flows": [_json(one) for one in answers],
                 "firewall": firewall.plain() if firewall is not None else None,
+                "own_relay_blocked": relay_blocked,
                 "path": _path_json(peer),
             }
         )
@@ -86,6 +89,8 @@ def run(arguments: argparse.Namespace, locations: Locations) -> int:
         _say(src, dst, arguments.target, answers, peer)
         if firewall is not None:
             _say_firewall(firewall)
+        for line in relay_blocked:
+            output.check(False, line)
     connected = not isinstance(peer, PeerView) or peer.state.path != "none"
     dropped = firewall is not None and bool(firewall.drops)
     return 0 if allowed and connected and not dropped else UNREACHABLE

@@ -125,7 +125,7 @@ def _run(argv: list[str], *harmless: str) -> None:
 def _ufw(opening: Opening) -> tuple[list[str], list[str]]:
     """The words before and after `allow`."""
     if opening.port:
-        return [], [f"{opening.port}/udp"]
+        return [], [f"{opening.ports(':')}/udp"]
     into = ["in", "on", opening.iif]
     return (["route"], [*into, "out", "on", opening.oif]) if opening.oif else ([], into)
 
@@ -144,7 +144,7 @@ def _close_ufw(opening: Opening, found: HostFilter) -> None:
 
 def _firewalld(opening: Opening, verb: str) -> list[str]:
     if opening.port:
-        return [f"--{verb}-port={opening.port}/udp"]
+        return [f"--{verb}-port={opening.ports('-')}/udp"]
     return ["--zone=trusted", f"--{verb}-interface={opening.iif}"]
 
 
@@ -172,7 +172,7 @@ def _iptables(opening: Opening, verb: str) -> list[str]:
     family, table, chain = opening.place.split()
     program = "iptables" if family == "ip" else "ip6tables"
     nft_one = f"{program}-nft"
-    what = ["-p", "udp", "-m", "udp", "--dport", str(opening.port)] if opening.port else ["-i", opening.iif]
+    what = ["-p", "udp", "-m", "udp", "--dport", opening.ports(":")] if opening.port else ["-i", opening.iif]
     what += ["-o", opening.oif] if opening.oif else []
     return [
         nft_one if shutil.which(nft_one) else program,
@@ -201,7 +201,7 @@ def _nft_words(opening: Opening) -> tuple[list[str], str]:
         if not _WORD.fullmatch(word):
             raise EngineError(f"'{word}' is no name that a rule of nftables can be made with")
     if opening.port:
-        return place, f'udp dport {opening.port} accept comment "{MARK}"'
+        return place, f'udp dport {opening.ports("-")} accept comment "{MARK}"'
     out = f' oifname "{opening.oif}"' if opening.oif else ""
     return place, f'iifname "{opening.iif}"{out} accept comment "{MARK}"'
 

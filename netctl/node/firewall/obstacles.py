@@ -32,6 +32,8 @@ class Obstacle:
     commands: tuple[str, ...]
     openings: tuple[Opening, ...] = ()
     """What `firewall: manage` opens for this; empty: it can open nothing."""
+    relay: bool = False
+    """Whether these are packets to the relay that this member is."""
 
     @property
     def text(self) -> str:
@@ -39,6 +41,7 @@ class Obstacle:
         named = ", ".join(self.what[:SHOWN])
         more = len(self.what) - SHOWN
         named += f" and {more} more" if more > 0 else ""
+        named += " to this member's relay" if self.relay else ""
         way = f"from {self.iif} to {self.oif}" if self.oif else f"on {self.iif}"
         return f"{NAMES[self.manager]} drops {named} {way} ({self.at})"
 
@@ -74,12 +77,12 @@ def blocked(
     found: PacketFilter, asked: Iterable[Question], opened: Iterable[Opening] = ()
 ) -> tuple[Obstacle, ...]:
     """The questions whose packets are dropped; those with the same answer are grouped."""
-    groups: dict[tuple[str, str, str], list[tuple[Question, Place]]] = {}
+    groups: dict[tuple[str, str, str, bool], list[tuple[Question, Place]]] = {}
     skips: Skips = ours(opened)
     for question in asked:
         place = dropped_at(judge(found, question.packet, skips))
         if place is not None:
-            key = (manager_of(place), question.packet.iif, question.packet.oif)
+            key = (manager_of(place), question.packet.iif, question.packet.oif, question.relay)
             groups.setdefault(key, []).append((question, place))
     return tuple(_obstacle(*key, cases) for key, cases in groups.items())
 
@@ -89,7 +92,7 @@ def dropped_at(judgement: Judgement) -> Place | None:
     return judgement.at if judgement.kind == "dropped" else None
 
 
-def _obstacle(manager: str, iif: str, oif: str, cases: list[tuple[Question, Place]]) -> Obstacle:
+def _obstacle(manager: str, iif: str, oif: str, relay: bool, cases: list[tuple[Question, Place]]) -> Obstacle:
     commands: dict[str, None] = {}
     openings: dict[Opening, None] = {}
     for question, place in cases:
@@ -99,4 +102,4 @@ def _obstacle(manager: str, iif: str, oif: str, cases: list[tuple[Question, Plac
                 # a policy of firewalld needs a reload, which deletes what other programs have set at run time
                 openings[one] = None
     what = tuple(dict.fromkeys(question.what for question, _ in cases))
-    return Obstacle(manager, iif, oif, what, str(cases[0][1]), tuple(commands), tuple(openings))
+    return Obstacle(manager, iif, oif, what, str(cases[0][1]), tuple(commands), tuple(openings), relay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from netctl.model.hoststate import Opening
 from netctl.model.packetfilter import Chain, Match, PacketFilter, Place, Rule, Table
@@ -41,20 +42,25 @@ def manager_of(place: Place) -> str:
 def openings_at(question: Question, place: Place) -> tuple[Opening, ...]:
     """The opening that lets this packet pass where it is dropped now."""
     packet, manager = question.packet, manager_of(place)
-    iif, oif, port = ("", "", packet.port) if question.is_outer else (packet.iif, packet.oif, 0)
+    if question.ports is not None:
+        first, last = question.ports
+        made = Opening("ufw", packet.hook, port=first, last=last if last > first else 0)
+    else:
+        made = Opening("ufw", packet.hook, packet.iif, packet.oif)
     if manager == "ufw":
-        return (Opening("ufw", packet.hook, iif, oif, port),)
+        return (made,)
     if manager == "firewalld":
-        return tuple(_zones(packet.hook, iif, oif, port))
+        return tuple(_zones(made))
     chain = DOCKER_USER if manager == "docker" else place.base
     where = f"{place.table.family} {place.table.name} {chain}"
-    return (Opening("nft" if manager == "nft" else "iptables", packet.hook, iif, oif, port, where),)
+    return (replace(made, manager="nft" if manager == "nft" else "iptables", place=where),)
 
 
-def _zones(hook: str, iif: str, oif: str, port: int) -> Iterator[Opening]:
+def _zones(made: Opening) -> Iterator[Opening]:
     """firewalld: our link belongs to the zone `trusted`; packets between zones need a policy too."""
-    if port:
-        yield Opening("firewalld", "input", port=port)
+    hook, iif, oif = made.hook, made.iif, made.oif
+    if made.port:
+        yield replace(made, manager="firewalld", hook="input")
         return
     into = hook == "forward" and oif.startswith("nctl")
     yield Opening("firewalld", "input", oif if into else iif)
@@ -68,11 +74,11 @@ def command(opening: Opening, *, is_legacy: bool = False) -> str:
     match opening.manager:
         case "ufw":
             if port:
-                return f"ufw allow {port}/udp"
+                return f"ufw allow {opening.ports(':')}/udp"
             return f"ufw route allow in on {iif} out on {oif}" if oif else f"ufw allow in on {iif}"
         case "firewalld":
             if port:
-                return _twice(f"--add-port={port}/udp")
+                return _twice(f"--add-port={opening.ports('-')}/udp")
             if not oif:
                 return _twice(f"--zone=trusted --add-interface={iif}")
             policy = f"firewall-cmd --permanent --policy={MARK}"
@@ -83,11 +89,13 @@ def command(opening: Opening, *, is_legacy: bool = False) -> str:
         case "iptables":
             family, table, chain = opening.place.split()
             program = ("iptables" if family == "ip" else "ip6tables") + ("-legacy" if is_legacy else "")
+            by_link = f"-i {iif}" + (f" -o {oif}" if oif else "")
             which = "" if table == "filter" else f"-t {table} "
-            what = f"-p udp --dport {port}" if port else f"-i {iif}" + (f" -o {oif}" if oif else "")
+            what = f"-p udp --dport {opening.ports(':')}" if port else by_link
             return f"{program} {which}-I {chain} {what} -j ACCEPT"
         case "nft":
-            what = f"udp dport {port}" if port else f'iifname "{iif}"' + (f' oifname "{oif}"' if oif else "")
+            named = f'iifname "{iif}"' + (f' oifname "{oif}"' if oif else "")
+            what = f"udp dport {opening.ports('-')}" if port else named
             return f"nft insert rule {opening.place} {what} accept"
 
 
@@ -121,7 +129,7 @@ def is_rule_of(opening: Opening, table: Table, chain: Chain, rule: Rule) -> bool
 def _same(opening: Opening, matches: Iterable[Match]) -> bool:
     """Whether a rule matches exactly what an opening opens."""
     if opening.port:
-        wanted = {Match("l4proto", ("udp",)), Match("dport", ((opening.port, opening.port),))}
+        wanted = {Match("l4proto", ("udp",)), Match("dport", (opening.span,))}
     else:
         wanted = {Match("iifname", (opening.iif,))}
         wanted |= {Match("oifname", (opening.oif,))} if opening.oif else set()

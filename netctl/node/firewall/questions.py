@@ -12,6 +12,7 @@ from netctl.model.document import Document, Mode, PortRange
 from netctl.model.foreign import Foreign
 from netctl.model.hoststate import WIREGUARD_LINK, FilterRule, FilterTable, HostState
 from netctl.model.packetfilter import Packet, PacketFilter
+from netctl.model.portspans import spans
 
 MAX_QUESTIONS = 200
 """Bound on the questions: a document may have thousands of rules; a firewall that drops something drops an early one.
@@ -29,8 +30,11 @@ class Question:
 
     packet: Packet
     what: str
-    is_outer: bool = False
-    """Whether the packet is WireGuard's own, which carries a tunnel."""
+    ports: tuple[int, int] | None = None
+    """Of a packet to a UDP port of ours on the host's own links: the first and the last of the ports that it stands
+    for; None: a packet on our links."""
+    relay: bool = False
+    """Whether it is one of the relay that this member is."""
 
 
 def unnamed_port(found: PacketFilter) -> int:
@@ -191,12 +195,18 @@ def _from_lans(
 
 
 def _outer(desired: HostState, document: Document, member: str, foreign: Foreign) -> Iterator[Question]:
-    """WireGuard's own packets, for a host that other members call at an address of the document."""
+    """WireGuard's own packets, and those of this member's relay, for a host with an address in the document."""
     link, body = desired.wireguard, document.members.get(member)
-    if link is None or body is None or not body.endpoints or not link.listen_port:
+    if link is None or body is None or not body.endpoints:
         return
+    asked = [((link.listen_port, link.listen_port), False)] if link.listen_port else []
+    if body.relay is not None:
+        asked += [(ports, True) for ports in (*spans(body.relay.stun), body.relay.relay_ports)]
     for route in foreign.routes:
         if route.destination in DEFAULT_ROUTES and route.link and route.link != WIREGUARD_LINK:
             anybody = route.destination
-            packet = Packet("input", route.link, anybody, anybody, "udp", link.listen_port)
-            yield Question(packet, f"udp/{link.listen_port}", is_outer=True)
+            for (first, last), relay in asked:
+                what = f"udp/{first}" if first == last else f"udp/{first}-{last}"
+                for port in sorted({first, (first + last) // 2, last}):  # a firewall may let some of them in
+                    packet = Packet("input", route.link, anybody, anybody, "udp", port)
+                    yield Question(packet, what, (first, last), relay)
