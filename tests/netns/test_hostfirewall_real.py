@@ -13,17 +13,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from netctl.model.keys import IdentityKey
-from netctl.wire import relay, stun
-from netctl.wire.relaysecret import agreed_secret
 from tests.netns.netkit import FILE, Members, internet, members, pings
 from tests.netns.onehost import NETCTL
 from tests.support.hosts import Host, Program, join, needs_namespaces
@@ -281,16 +276,24 @@ def test_elsewhere_it_is_said_where_to_ask(world: Members) -> None:
     )
 
 
-MEDIATOR = Ed25519PrivateKey.from_private_bytes(b"\x5a" * 32)
-"""Nobody runs it: a relay checks its grants offline."""
-RELAY_PORTS = (42000, 42500, 42999)
+RELAY_PORTS = (3490, 42000, 42500, 42999)
+ECHO = """
+import selectors, socket, sys
+waiting = selectors.DefaultSelector()
+for port in map(int, sys.argv[1:]):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', port))
+    waiting.register(s, selectors.EVENT_READ)
+print('up', flush=True)
+while True:
+    for key, _ in waiting.select():
+        data, peer = key.fileobj.recvfrom(2000); key.fileobj.sendto(data, peer)
+"""
 ASK = """
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for port, data in (one.split(':') for one in sys.argv[2:]):
-    s.sendto(bytes.fromhex(data), (sys.argv[1], int(port)))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)
+for port in sys.argv[2:]:
+    s.sendto(b'x', (sys.argv[1], int(port)))
 found = set()
-s.settimeout(1)
 try:
     while len(found) < len(sys.argv) - 2: found.add(s.recvfrom(2000)[1][1])
 except OSError: pass
@@ -299,28 +302,17 @@ print(*sorted(found))
 
 
 def relaying(there: Members, more: str = "") -> str:
-    """The document in which the gateway is a relay."""
+    """The document in which the gateway is a relay. No mediator gives grants, so another program stands for it."""
     identity = re.search(r"ed25519:[A-Za-z0-9+/=]+", there["gate"].run(NETCTL, "keys"))
     assert identity is not None
-    own = f", identity: {identity[0]}, relay: {{relayPorts: 42000-42999, stun: [3490]}}{more}"
-    pin = IdentityKey(MEDIATOR.public_key().public_bytes_raw())
-    mediator = f'mediators: [{{url: "netctl://198.18.9.9:8443", identity: ["{pin}"]}}]'
-    return f"{document(there, own)}{mediator}\n"
+    relay = "relay: {relayPorts: 42000-42999, stun: [3490]}"
+    return document(there, f', identity: "{identity[0]}", {relay}{more}')
 
 
-def answers(there: Members) -> list[int]:
-    """Which of the relay's ports answer: STUN, and a member's first message with a grant of the mediator."""
-    identity = re.search(r"ed25519:[A-Za-z0-9+/=]+", there["gate"].run(NETCTL, "keys"))
-    assert identity is not None
-    relay_key, pin = IdentityKey.parse(identity[0]), IdentityKey(MEDIATOR.public_key().public_bytes_raw())
-    secret = agreed_secret(MEDIATOR, pin, relay_key)
-    asked = {3490: stun.binding_request(b"t" * 12)}
-    for port in RELAY_PORTS:
-        allocation = relay.Allocation(42001, port, int(time.time()) + 3600)
-        asked[port] = relay.seal(relay.Bind(allocation, b"t" * 8), allocation.key(secret))
-    words = [f"{port}:{data.hex()}" for port, data in asked.items()]
-    said = there["one"].run(sys.executable, "-c", ASK, there.outside["gate"], *words)
-    return [int(port) for port in said.split()]
+def answers(there: Members) -> tuple[int, ...]:
+    """Which of the relay's ports datagrams from outside come to."""
+    words = (there.outside["gate"], *map(str, RELAY_PORTS))
+    return tuple(map(int, there["one"].run(sys.executable, "-c", ASK, *words).split()))
 
 
 def own_relay(host: Host) -> dict[str, Any]:
@@ -339,9 +331,11 @@ def test_the_ports_of_a_member_that_relays_are_named_opened_by_the_key_and_close
     case, gate = CASES[name], world["gate"]
     if missing(case):
         pytest.skip(f"missing: {', '.join(missing(case))}")
-    everywhere = [3490, *RELAY_PORTS]
+    echo = gate.start(sys.executable, "-c", ECHO, *map(str, RELAY_PORTS))
+    assert echo.stdout is not None
+    assert echo.stdout.readline() == "up\n"
     applied(gate, relaying(world))
-    wait_for("all ports answer", lambda: answers(world) == everywhere)
+    wait_for("all ports answer", lambda: answers(world) == RELAY_PORTS)
     gate.run("sh", "-c", case.up)
     try:
         wait_for("it is said what is dropped", lambda: own_relay(gate).get("blocked"))
@@ -350,25 +344,27 @@ def test_the_ports_of_a_member_that_relays_are_named_opened_by_the_key_and_close
         assert line in conditions(gate)
         assert "drops udp/3490, udp/42000-42999 to this member's relay on " in netctl(gate, "doctor")
         assert line in netctl(gate, "why", "one", "gate:80")
-        assert answers(world) == []
+        assert answers(world) == ()
         said = applied(gate, relaying(world, ", firewall: manage"))
         assert "to this member's relay" not in said, said
-        wait_for("all ports answer", lambda: answers(world) == everywhere)
+        wait_for("all ports answer", lambda: answers(world) == RELAY_PORTS)
         assert own_relay(gate)["blocked"] == []
         assert "no changes" in netctl(gate, "plan")
         assert "42000" in rules(gate)
         applied(gate, document(world, ", firewall: manage"))
         assert "42000" not in rules(gate), "they are closed with the relay"
         applied(gate, relaying(world, ", firewall: manage"))
-        wait_for("all ports answer", lambda: answers(world) == everywhere)
+        wait_for("all ports answer", lambda: answers(world) == RELAY_PORTS)
         applied(gate, relaying(world))
         assert "42000" not in rules(gate), "they are closed without the key"
         assert "3490" not in rules(gate)
         commands = re.findall(r"`([^`]+)`", own_relay(gate)["blocked"][0])[:-1]
         for command in dict.fromkeys(commands):
             gate.run("sh", "-c", command)
-        wait_for("all ports answer", lambda: answers(world) == everywhere)
+        wait_for("all ports answer", lambda: answers(world) == RELAY_PORTS)
     finally:
+        echo.kill()
+        echo.communicate()
         gate.run("sh", "-c", case.down)
         applied(gate, document(world))
     opens(world)

@@ -34,6 +34,7 @@ OPENINGS = [
     Opening("ufw", "input", "nctl0"),
     Opening("nft", "forward", "nctl0", "eth1", place="inet filter forward"),
     Opening("iptables", "input", port=51820, place="ip filter INPUT", stands=False),
+    Opening("nft", "input", port=40000, last=40999, place="inet filter input"),
 ]
 """The last has been taken away by somebody."""
 POOLS = [ipaddress.ip_network("10.9.0.0/24"), ipaddress.ip_network("192.168.50.0/24")]
