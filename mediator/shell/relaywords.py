@@ -71,7 +71,7 @@ def say_relay(relay: dict[str, Any] | None, names: dict[int, str]) -> None:
             f"  {names.get(row['port'], row['port'])}: {_size(row['sent'])} sent, {_size(row['received'])} "
             f"received, {_size(row['today'])}{quota} today{refused}"
         )
-    if relay["unheld"]:
+    if relay.get("unheld"):  # not told by a relay of an earlier release that still runs
         output.warning(
             f"{relay['unheld_in_all']} of {counted(relay['ports'], 'relay port')} cannot be had, because other "
             f"programs hold them: UDP {spans_text(relay['unheld'])}; they are tried again (reserve them with "
