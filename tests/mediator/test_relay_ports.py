@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mediator.core.portsbeside import LEAVE_AFTER_S, MAX_UNHELD, PortsBeside
+from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.main import main
 from mediator.shell.relayplace import UNHELD_FILE, UnheldPorts
 from mediator.shell.stateroles import mark_apart
@@ -216,6 +217,18 @@ def test_few_ports_are_heeded_and_a_port_that_came_and_went_begins_anew() -> Non
     assert not ports.handle_timer(LEAVE_AFTER_S + 1)
     assert ports.handle_timer(LEAVE_AFTER_S + 3)
     assert not ports.handle_timer(LEAVE_AFTER_S + 4), "said once"
+
+
+def test_a_relay_in_wrong_hands_moves_few_members_whatever_it_says() -> None:
+    ports, left, now = PortsBeside(), set[int](), 0.0
+    for first in range(40_000, 41_000, MAX_UNHELD):
+        ports.told(frozenset(range(first, first + MAX_UNHELD)), now)
+        now += LEAVE_AFTER_S
+        ports.handle_timer(now)
+        left |= ports.left
+    assert left == set(range(40_000, 40_000 + MAX_UNHELD))
+    ports.handle_timer(now + GRANT_TTL_S)
+    assert len(ports.left) == MAX_UNHELD, "and after their rest some more"
 
 
 @pytest.mark.parametrize(
