@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mediator.core.hub import Hub
 from mediator.core.portsbeside import LEAVE_AFTER_S, MAX_UNHELD, PortsBeside
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.shell.main import main
@@ -24,7 +25,7 @@ from netctl.wire import control as c
 from netctl.wire import relay
 from netctl.wire.relaysecret import agreed_secret
 from tests.mediator.loopbackkit import HOST, Site
-from tests.mediator.test_hub import APART, MEDIATOR, PIN, Shell, h, key, with_relays
+from tests.mediator.test_hub import APART, MEDIATOR, PIN, Shell, key, with_relays
 from tests.mediator.test_relay_apart import Member, Place, counted, page
 from tests.mediator.test_relay_registered import Place as Registering
 from tests.mediator.test_relay_registered import registered, run, until
@@ -191,7 +192,7 @@ def test_a_member_gets_another_port_when_the_relay_does_not_get_its_own() -> Non
 
 def test_a_member_is_refused_a_grant_at_a_relay_apart_that_lacks_one_of_the_two_ports() -> None:
     shell = Shell(with_relays())
-    shell.hub = h.Hub(
+    shell.hub = Hub(
         PIN, MEDIATOR.sign, bytes(32), generation=200, agree=lambda other: agreed_secret(MEDIATOR, PIN, other)
     )
     shell.load(with_relays())

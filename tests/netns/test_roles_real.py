@@ -231,10 +231,10 @@ def test_a_relay_apart(fleet: Fleet) -> None:
         f'members:\n  m: {{wireguard: "{key("m")}", identity: "ed25519:{key("id")}"}}\n'
         'networks: {net: {mode: routed, ipv4: 10.77.0.0/24, members: ["*"]}}\n'
     )
-    given = (f"netctl_document={fleet.file}", "netctl_relay_metrics=127.0.0.1:9588", "netctl_relay_quota=50")
+    given = [f"netctl_document={fleet.file}", "netctl_relay_metrics=127.0.0.1:9588", "netctl_relay_quota=50"]
     with pytest.raises(AssertionError, match="netctl_relay_place is a word"):
         play(fleet, "h2", "netctl_mediator", *apart, *given, '{"netctl_relay_place": "fra --listen 0.0.0.0"}')
-    given += ("netctl_relay_place=fra-1",)
+    given.append("netctl_relay_place=fra-1")
     assert play(fleet, "h2", "netctl_mediator", *apart, *given) > 0
     assert play(fleet, "h2", "netctl_mediator", *apart, *given) == 0
     state = ("status", "--state", "/var/lib/netctl-relay", "-o", "json")
