@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.world.world_several import MOVED_S, Several, Told, calm, failures, steady, tell
+from tests.world.world_member import SimMember
+from tests.world.world_relay import SimRelay
+from tests.world.world_several import MOVED_S, RELAYED, Several, Told, calm, failures, steady, tell
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_CLUSTER_SEEDS", "100"))
-"""A quarter of a second of one core each."""
+"""A third of a second of one core each."""
 BATCH = 50
-STEADY = max(20, SEEDS // 4)
+STEADY = max(20, SEEDS // 5)
 ENOUGH = 100
 ONE = os.environ.get("NETCTL_WORLD_SEED")
 all_seeds = pytest.mark.skipif(ONE is not None, reason="one seed is asked for")
@@ -60,6 +62,15 @@ def test_what_the_stories_are_meant_to_be_about_happens_in_them(told: dict[int, 
         "behind": 0.02,
         "outdated": 0.1,
         "unanswered": 0.1,
+        "relayed": 0.15,
+        "relayed apart": 0.05,
+        "joined": 0.5,
+        "approved": 0.05,
+        "shut out": 0.1,
+        "closed": 0.1,
+        "waits": 0.5,
+        "invite.used-up": 0.2,
+        "invite.unknown": 0.2,
     }.items():
         assert happened[what] >= share * SEEDS, happened
 
@@ -78,7 +89,7 @@ def test_one_seed() -> None:
     print("\n".join(tell(int(ONE or 0)).clock.trace))
 
 
-CALM_SEEDS = 24
+CALM_SEEDS = 21
 
 
 def start_mediators(world: Several) -> None:
@@ -132,6 +143,45 @@ def test_nobody_goes_to_a_mediator_far_away_while_a_near_one_works(seed: int) ->
         mediator.crash()
     world.run(5.0)
     assert set(world.at().values()) == {far.name}, "it is better than none"
+
+
+def _goes_by_another(one: SimMember, other: SimMember, dead: SimRelay) -> bool:
+    assert one.agent is not None
+    path = one.agent.manager.status()[other.key]
+    return path.kind == RELAYED and path.endpoint is not None and path.endpoint.host != dead.address.host
+
+
+RELAY_LOST_S = 8.0
+"""A pair is on another relay within this after its own has vanished: five seconds until its silence counts, and the way
+to the other one."""
+
+
+@all_seeds
+def test_a_pair_that_only_relays_join_is_relayed_across_mediators_and_moves_when_its_relay_vanishes() -> None:
+    pairs, across, slowest_s = 0, 0, 0.0
+    for seed in range(1, 4 * CALM_SEEDS, 3):
+        world = Several(seed)
+        if not world.blocked:
+            continue
+        world = settled(seed)
+        relayed, at = world.relayed(), world.at()
+        for dead in {relay.address.host: relay for _, _, relay in relayed}.values():
+            pairs += len(relayed)
+            across += sum(at[one.name] != at[other.name] for one, other, _ in relayed)
+            dead.lose_power()
+            lost_at = world.clock.now
+            while not all(_goes_by_another(one, other, dead) for one, other, _ in relayed):
+                late = world.clock.now - lost_at >= RELAY_LOST_S
+                assert not late, f"seed {seed}: somebody has no relay {RELAY_LOST_S} s after its own vanished"
+                world.run(0.1)
+            slowest_s = max(slowest_s, world.clock.now - lost_at)
+            dead.power_on()
+            world.settle()
+            assert world.at() == at, "nobody changes its mediator for a relay"
+    print(
+        f"{pairs} ends of pairs, {across} of them across mediators: the slowest move took {slowest_s:.2f} s"
+    )
+    assert across > 10
 
 
 @all_seeds

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import json
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mediator.core import admissions as a
 from mediator.core.membershipservice import Terms
 from netctl.config import load_document
-from netctl.model.addresses import SocketAddress
 from netctl.model.document import Document
 from netctl.model.keys import WireGuardKey
-from netctl.session.enrol import make_enrol
 from netctl.wire import control as w
-from netctl.wire.frame import FrameDecoder, encode_frame
+from netctl.wire.frame import encode_frame
 from netctl.wire.invite import parse_invite
 from tests.world.world_crowd import JUMPS_S, SETTLE_S, Crowd, CrowdMember
+from tests.world.world_enrol import Applicant
 from tests.world.world_mediator import ADDRESS
-from tests.world.world_net import End, stream
+from tests.world.world_net import End
 
 TURNS = 25
 AGAIN_S = 3.0
 """A host that got no answer asks again with the same invite."""
-FINAL = ("invite.", "enrol.")
-LATER = "invite.store"
 BY = "amy"
 
 
@@ -38,9 +35,12 @@ class Guest(CrowdMember):
     def __init__(self, number: int, crowd: Guests, token: bytes) -> None:
         super().__init__(number, crowd)
         self.name = f"g{number}"
-        self._guests, self._token = crowd, token
-        self._private = X25519PrivateKey.from_private_bytes(crowd.chance.randbytes(32))
-        self.key = WireGuardKey(self._private.public_key().public_bytes_raw())
+        self._guests = crowd
+        private = X25519PrivateKey.from_private_bytes(crowd.chance.randbytes(32))
+        self._applicant = Applicant(
+            crowd.net, self.site, token, private, self._login, self._enrolled, self._refused
+        )
+        self.key = self._applicant.key
         self.told: w.Enrolled | None = None
         self.refusal = ""
         """Why it does not come in."""
@@ -56,44 +56,12 @@ class Guest(CrowdMember):
         crowd.clock.after(AGAIN_S, self.enrol)
         if crowd.mediator.life is None:
             return
-        end, theirs = stream(crowd.net, self.site, crowd.mediator.site)
         if self._asking is not None:
             self._asking.close()
-        self._asking, decoder, nonce = end, FrameDecoder(), bytearray()
+        self._asking = self._applicant.ask(crowd.mediator)
 
-        def came(data: bytes) -> None:
-            for payload in decoder.feed(data):
-                match w.decode_any(payload):
-                    case w.Hello(_, text):
-                        nonce.extend(bytes.fromhex(text))
-                        end.write(encode_frame(w.encode(w.EnrolStart(w.PROTOCOL_VERSION))))
-                    case w.EnrolChallenge(ephemeral):
-                        made = self._proof(bytes(nonce), WireGuardKey.parse(ephemeral))
-                        end.write(encode_frame(w.encode(made)))
-                    case w.Enrolled() as told:
-                        self._enrolled(told)
-                        end.close()
-                    case w.Error(code) if code.startswith(FINAL) and code != LATER:
-                        self.refusal = code
-                        end.close()
-
-        end.on_bytes = came
-        end.on_lost = lambda: None
-        crowd.mediator.accept(theirs, SocketAddress(self.site.public, 40001))
-
-    def _proof(self, nonce: bytes, ephemeral: WireGuardKey) -> w.Enrol:
-        return make_enrol(
-            pin=self._guests.mediator.identity,
-            mediator_nonce=nonce,
-            nonce=self._guests.chance.randbytes(32),
-            ephemeral=ephemeral,
-            identity=self.identity,
-            key=self.key,
-            sign=self._login.sign,
-            agree=lambda key: self._private.exchange(X25519PublicKey.from_public_bytes(key.raw)),
-            token=self._token,
-            name="guest",
-        )
+    def _refused(self, code: str) -> None:
+        self.refusal = code
 
     def _enrolled(self, told: w.Enrolled) -> None:
         if self.told is None:

@@ -23,7 +23,7 @@ from netctl.wire.control import encode
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 from tests.world.world_clock import Clock, Timer
-from tests.world.world_net import End, Internet, Site
+from tests.world.world_net import End, Internet, Site, Station
 from tests.world.world_store import MemoryStore
 
 ADDRESS = "198.51.100.1"
@@ -332,18 +332,30 @@ class SimMediator:
 
     def datagram(self, data: bytes, source: SocketAddress, port: int) -> None:
         """STUN and the relay."""
-        if self.life is None:
-            return
-        if port in (3478, 3479):
-            answer = stun.respond(data, source)
-            if answer is not None:
-                self._net.send(self, port, source, answer)
-            return
-        kind, relay = classify(data), self.life.relay
-        if kind is DatagramKind.RELAY:
-            for out in relay.handle_control(data, source, port, self._clock.now, self._clock.unix):
-                self._net.send(self, out.port, out.destination, out.data)
-        elif kind in (DatagramKind.WIREGUARD, DatagramKind.RELAYED_PROBE):
-            flow = relay.flow(port, source, self._clock.now)
-            if flow is not None and flow.toll.take(len(data), self._clock.now):
-                self._net.send(self, flow.port, flow.destination, data)
+        if self.life is not None:
+            serve_datagram(self, self._net, self.life.relay, data, source, port, self._clock)
+
+
+def serve_datagram(
+    station: Station,
+    net: Internet,
+    relay: RelayTable,
+    data: bytes,
+    source: SocketAddress,
+    port: int,
+    clock: Clock,
+) -> None:
+    """Answer a datagram that came to `port` of a machine with STUN and a relay, or pass it on."""
+    if port in (3478, 3479):
+        answer = stun.respond(data, source)
+        if answer is not None:
+            net.send(station, port, source, answer)
+        return
+    kind = classify(data)
+    if kind is DatagramKind.RELAY:
+        for out in relay.handle_control(data, source, port, clock.now, clock.unix):
+            net.send(station, out.port, out.destination, out.data)
+    elif kind in (DatagramKind.WIREGUARD, DatagramKind.RELAYED_PROBE):
+        flow = relay.flow(port, source, clock.now)
+        if flow is not None and flow.toll.take(len(data), clock.now):
+            net.send(station, flow.port, flow.destination, data)

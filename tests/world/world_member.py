@@ -54,7 +54,7 @@ from netctl.session import (
 )
 from netctl.session.mediatorchoice import MediatorChoice, name_of
 from netctl.session.views import pack_view
-from netctl.wire.control import Candidate, Message
+from netctl.wire.control import Candidate, Message, RelayGrant
 from netctl.wire.datagram import DatagramKind, classify
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 from tests.world.world_clock import UNIX_EPOCH, Clock, Timer
@@ -95,6 +95,8 @@ class _Agent:
         self.hello = ""
         self.mediators: tuple[Mediator, ...] = ()
         """Those of the document, with relays apart."""
+        self.relays: dict[str, Mediator] = {}
+        """The relays apart by identity."""
         self.tries = 0
         """To connect, so far: the newest one counts."""
         self.live: frozenset[WireGuardKey] = frozenset()
@@ -324,6 +326,9 @@ class SimMember:
         agent.mediators = mediators
         agent.choice.use(mediators)
         named = {name_of(one): one for one in mediators if not one.relay_only}
+        agent.relays = {str(one.identity[0]): one for one in mediators if one.relay_only}
+        places = {name: [SocketAddress(one.host, one.stun[0])] for name, one in agent.relays.items()}
+        self._paths(agent.manager.set_relays(places, self._clock.now))
         agent.stores.use(named)
         agent.meter = None
         if agent.choice.measures:
@@ -715,11 +720,19 @@ class SimMember:
                         self._post(on.ViewConfirmed(later))
                     self._presence(told)
                 case PathMessage(message, servers):
+                    if isinstance(message, RelayGrant) and message.relay:
+                        servers = self._at_relay(agent, message)
                     self._paths(agent.manager.handle_message(message, now, servers))
                 case Closed(error):
                     self._lost(f"{error.code}: {error}")
         if agent is not None and agent.session is not None:
             self._session_timer.set(agent.session.next_timer())
+
+    @staticmethod
+    def _at_relay(agent: _Agent, grant: RelayGrant) -> tuple[SocketAddress, ...]:
+        """As a real agent: the grant's port, at the address that the document gives the relay."""
+        relay = agent.relays.get(grant.relay)
+        return () if relay is None else (SocketAddress(relay.host, SocketAddress.parse(grant.address).port),)
 
     def _shown(self, agent: _Agent, generation: int) -> None:
         """Generations never go back, whoever signs."""

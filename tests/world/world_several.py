@@ -14,13 +14,16 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mediator.core.peers import ASK_AGAIN_S, HELD_S, SILENT_S
+from mediator.core.relay_table import RelayTable
 from netctl.config import Loaded
 from netctl.model.keys import WireGuardKey
 from netctl.paths.effects import PathStatus
 from tests.world.world_clock import telling
+from tests.world.world_invites import NETWORKS, Invites
 from tests.world.world_mediator import SimMediator
 from tests.world.world_member import SimMember
 from tests.world.world_net import JITTER_S
+from tests.world.world_relay import SimRelay
 from tests.world.world_shared import Backend, SharedMediator, SimBus
 from tests.world.world_story import World
 
@@ -32,9 +35,11 @@ WAYS = 5
 """From one end to the other until a member is let in: TCP there and back, hello, login, welcome."""
 FLOWS_S = 13.0
 """Longest silence of a tunnel that carries keepalives every ten seconds, looked at once a second."""
+INVITES_EVERY = 4
+"""Of so many stories one has invites."""
 DIRECT = ("direct", "lan")
-RELAY_HOST = "198.51.100.9"
-RELAY_IDENTITY = "ed25519:Bu5gPDs1yKp6lD1KQgqmSDWzxs+GRUC3BSGtxDjj5SE="
+RELAYED = "relay-udp"
+RELAY_HOSTS = ("198.51.100.8", "198.51.100.9")
 
 
 class Several(World):
@@ -48,7 +53,13 @@ class Several(World):
         """When a mediator, the store, the bus or a wire last changed."""
         self.fixed_order = seed % 3 == 0
         """The document has no relay apart: members keep one order of mediators."""
+        if seed % INVITES_EVERY == 0:
+            self.more_networks = NETWORKS
         super().__init__(seed)
+        self.invites: Invites | None = None
+        """Whoever comes by invite; None: the document lets nobody in by one."""
+        if self.more_networks:
+            self.invites = Invites(self.chance, self.clock, self.net, self.mediators, self.backend)
         for member in self.members:
             member.linked = partial(self._linked, member)
             member.path_changed = partial(self._path_changed, member)
@@ -60,6 +71,13 @@ class Several(World):
         self._steady: dict[tuple[SimMember, WireGuardKey], PathStatus] = {}
         """The tunnels that must notice nothing."""
         self._edits = True
+        self.blocked: set[frozenset[str]] = set()
+        """Pairs of sites between which nothing ever passes: members of both are relayed, by a relay apart."""
+        if seed % 3 == 1 and len(self.sites) > 1:
+            for _ in range(self.chance.choice((0, 1, 2))):
+                one, other = self.chance.sample(self.sites, 2)
+                self.blocked.add(frozenset((one.public, other.public)))
+        self.net.cuts |= self.blocked
 
     def _make_mediators(self) -> Sequence[SharedMediator]:
         self.backend = Backend()
@@ -82,14 +100,12 @@ class Several(World):
             mediator.site.delay_s = self.chance.uniform(0.001, 0.02)
             mediator.died = self._disturb
             made.append(mediator)
+        hosts = () if self.fixed_order else RELAY_HOSTS
+        self.relays = [SimRelay(self.clock, self.net, host, made, self._check_bindings) for host in hosts]
         return made
 
     def _entries(self) -> list[dict[str, Any]]:
-        entries = super()._entries()
-        if not self.fixed_order:  # it is down all the time; that there is one lets members spread
-            relay = {"url": f"netctl://{RELAY_HOST}:8443", "identity": [RELAY_IDENTITY], "role": "relay"}
-            entries.append(relay)
-        return entries
+        return [*super()._entries(), *(relay.entry for relay in self.relays)]
 
     # -- documents --------------------------------------------------------------------------------------------
 
@@ -139,6 +155,10 @@ class Several(World):
         self.clock.after(seconds, done)
 
     def _mishap(self) -> None:
+        if self.invites is not None:
+            for _ in range(3):
+                self.invites.act()
+                self.run(self.chance.choice((0.0, 0.01, 0.3)))
         self._disturb()
         happens = self.chance.choice(
             (
@@ -156,6 +176,7 @@ class Several(World):
                 self._cut,
                 self._forget_all,
                 self._vanish,
+                self._lose_relay,
                 self._host,
                 self.edit,
             )
@@ -256,6 +277,15 @@ class Several(World):
     def _good_bus(self) -> None:
         self.bus.wire.loss = self.bus.wire.doubled = self.bus.wire.jitter_s = 0.0
 
+    def _lose_relay(self) -> None:
+        """A relay apart loses its power for a while."""
+        if self.relays:
+            relay = self.chance.choice(self.relays)
+            relay.lose_power()
+            self.later(self._soon(), relay.power_on)
+        else:
+            self._no_bus()
+
     def _cut(self) -> None:
         one, other = self.chance.choice(self.sites), self.chance.choice(self.mediators).site
         cut = frozenset((one.public, other.public))
@@ -296,7 +326,9 @@ class Several(World):
         self.clock.say("everything heals")
         self._disturb()
         self.net.loss = 0.0
-        self.net.cuts.clear()
+        self.net.cuts = set(self.blocked)
+        for relay in self.relays:
+            relay.power_on()
         self._good_bus()
         self._promoted()
         for mediator in self.mediators:
@@ -380,12 +412,12 @@ class Several(World):
     # -- tunnels --------------------------------------------------------------------------------------------------
 
     def watch_tunnels(self) -> None:
-        """From now on the direct tunnels must notice nothing, and the document stays."""
+        """From now on direct tunnels, and those by a relay apart, must notice nothing, and the document stays."""
         self._edits = False
         for member in self.members:
             if member.agent is not None:
                 for key, status in member.agent.manager.status().items():
-                    if status.kind in DIRECT:
+                    if status.kind in DIRECT or self.relay_of(status) is not None:
                         self._steady[member, key] = status
 
     def _path_changed(self, member: SimMember, key: WireGuardKey, status: PathStatus) -> None:
@@ -400,6 +432,40 @@ class Several(World):
             silent_s = self.clock.now - member.wireguard.heard(key)
             assert silent_s <= FLOWS_S, f"{member.name} hears nothing of {key.short} for {silent_s:.1f} s"
 
+    def relay_of(self, status: PathStatus) -> SimRelay | None:
+        """The relay apart that carries this path."""
+        if status.kind != RELAYED or status.endpoint is None:
+            return None
+        return next((one for one in self.relays if one.address.host == status.endpoint.host), None)
+
+    def is_blocked(self, one: SimMember, other: SimMember) -> bool:
+        """Whether nothing passes between these two but by a relay."""
+        return frozenset((one.site.public, other.site.public)) in self.blocked
+
+    def relayed(self) -> list[tuple[SimMember, SimMember, SimRelay]]:
+        """Who sends to whom by which relay apart."""
+        others = {member.key: member for member in self.members}
+        return [
+            (member, others[key], relay)
+            for member in self.members
+            if member.agent is not None
+            for key, status in member.agent.manager.status().items()
+            if (relay := self.relay_of(status)) is not None
+        ]
+
+    def _check_bindings(self, table: RelayTable) -> None:
+        """A relay apart binds nobody but members of one network, each by a port of its own."""
+        for own, peer in table._bindings:
+            owners = [self.backend.owners.get(port) for port in (own, peer)]
+            names = {member.name for member in self.members if member.key in owners}
+            together = any(
+                names <= set(network.member_names)
+                for document in self.documents
+                for network in document.networks.values()
+            )
+            assert len(names) == 2, f"a relay binds nobody at the ports {own} or {peer}"
+            assert together, f"a relay binds {names}, who share no network"
+
     @property
     def watched(self) -> int:
         """How many tunnels."""
@@ -410,6 +476,8 @@ class Several(World):
     def unsettled(self) -> list[str]:
         """What is not yet as it should be in the end."""
         wrong = super().unsettled()
+        if self.invites is not None:
+            wrong += self.invites.unsettled()
         number = self.backend.store.kept().generation
         present = [member for member in self.members if member.name not in self.absent]
         for mediator in self.mediators:
@@ -428,11 +496,15 @@ class Several(World):
                     wrong.append(f"{mediator.name} does not know that {member.name} is online")
         for member in present:
             status = member.agent.manager.status() if member.agent is not None else {}
-            wrong += [
-                f"{member.name} → {key.short} stays relayed"
-                for key, path in status.items()
-                if path.kind not in DIRECT
-            ]
+            for key, path in status.items():
+                other = next(one for one in self.members if one.key == key)
+                if self.is_blocked(member, other):
+                    back = other.agent.manager.status().get(member.key) if other.agent is not None else None
+                    hosts = {one.endpoint.host for one in (path, back) if one is not None and one.endpoint}
+                    if path.kind != RELAYED or len(hosts) != 1:
+                        wrong.append(f"{member.name} → {other.name} is {path.kind} by {sorted(hosts)}")
+                elif path.kind not in DIRECT:
+                    wrong.append(f"{member.name} → {other.name} stays relayed")
         return wrong
 
 
@@ -456,9 +528,15 @@ def failures(seeds: list[int]) -> Told:
             wrong.append(str(error))
             continue
         happened += world.tally
+        ends = world.at()
+        for one, other, _ in world.relayed():
+            happened["relayed"] += 1
+            happened["relayed apart"] += ends.get(one.name) != ends.get(other.name)
         happened["apart"] += len(set(world.at().values())) > 1
         for mediator in world.mediators:
             happened += mediator.tally
+        if world.invites is not None:
+            happened += world.invites.tally
         slowest_s = max(slowest_s, world.slowest_s)
     return Told(wrong, happened, slowest_s)
 

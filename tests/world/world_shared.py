@@ -23,8 +23,10 @@ from mediator.core.membershipservice import Offered
 from mediator.core.relay_table import RelayTable
 from netctl.config import Loaded
 from netctl.model.errors import LocalError, NetctlError
+from netctl.model.keys import WireGuardKey
 from netctl.wire.control import Error, encode
 from netctl.wire.frame import encode_frame
+from netctl.wire.relaysecret import agreed_secret
 from tests.mediator.lossybus import LossyBus
 from tests.world.world_clock import Clock
 from tests.world.world_cluster import members_of
@@ -57,6 +59,10 @@ class Backend:
     """Whether the primary is killed when the next write is under way."""
     truth: dict[int, Kept] = field(default_factory=dict)
     """What the store had, by the number of its state."""
+    owners: dict[int, WireGuardKey] = field(default_factory=dict)
+    """Whose each relay port is, or was last."""
+    wrote: Callable[[Kept], None] = lambda kept: None
+    """Called with what the store has after each write."""
 
     def kill(self) -> None:
         """The primary, with `kill -9`; `away` ends when the standby is promoted."""
@@ -71,10 +77,12 @@ class Backend:
         assert len(set(kept.leases.values())) == len(kept.leases), "an address is given twice"
         taken = [*kept.ports.values(), *(grant.port for grant in kept.pairs)]
         assert len(set(taken)) == len(taken), "a relay port is given twice"
+        self.owners.update((port, key) for key, port in kept.ports.items())
         before = self.truth.get(kept.generation - 1)
         if before is not None:
             for who, port in kept.ports.items():
                 assert before.ports.get(who, port) == port, "a relay port moved"
+        self.wrote(kept)
 
 
 class SimBus:
@@ -151,7 +159,11 @@ class SharedMediator(SimMediator):
         self._seen = ""
         """The digest of the file that the store has answered to."""
         self._shared = _Shared()
+        self._checked = 0
+        """The number of the state that was checked last."""
         self.died: Callable[[], None] = lambda: None
+        self.shown: Callable[[SharedMediator], None] = lambda mediator: None
+        """Called when what members see may have changed."""
         self.tally = Counter[str]()
         """What befell it: a world in which nothing happens would prove nothing."""
 
@@ -175,7 +187,13 @@ class SharedMediator(SimMediator):
             self._clock.after(RESTART_S, self.start)
             return
         kept = self.store.kept()
-        hub = h.Hub(self.identity, self._private.sign, self._secret, interest_above=self.interest_above)
+        hub = h.Hub(
+            self.identity,
+            self._private.sign,
+            self._secret,
+            agree=lambda relay: agreed_secret(self._private, self.identity, relay),
+            interest_above=self.interest_above,
+        )
         hub.restore({}, {}, generation=kept.generation, store=kept.name)
         own = self.file
         ports = range(*own.document.mediators[0].relay_ports)
@@ -293,7 +311,9 @@ class SharedMediator(SimMediator):
             for told in life.hub.shows(life.service.number):
                 if isinstance(told, fx.Publish):
                     self.bus.publish(told.message)
-        self._check(life)
+        if effects or life.service.number != self._checked:
+            self._checked = life.service.number
+            self._check(life)
 
     def _check(self, life: Life) -> None:
         """Whoever shows a state shows that of the store."""
@@ -307,6 +327,7 @@ class SharedMediator(SimMediator):
         assert allocations._leases == truth.leases, f"{self.name}: leases of state {service.number}"
         assert allocations._ports == truth.ports, f"{self.name}: relay ports of state {service.number}"
         assert life.hub.generation <= service.number
+        self.shown(self)
 
     def _across(self, life: Life, asked: fx.Publish | fx.StoreMoved | fx.LookFirst) -> None:
         match asked:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, ip_address
+from types import MappingProxyType
 from typing import Any
 
 from netctl.config import Loaded, load_document
@@ -62,6 +63,9 @@ class World:
         self.loaded = self.write()
         self.documents = [self.loaded.document]
 
+    more_networks: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    """Of the document, beside those whose members the story changes."""
+
     def _make_mediators(self) -> Sequence[SimMediator]:
         return [SimMediator(self.clock, self.net, self.chance.randbytes(32), self._changed)]
 
@@ -112,6 +116,7 @@ class World:
         }
         if first != ["*"]:
             networks["party"]["addresses"] = {n: a for n, a in fixed.items() if n in first}
+        networks |= self.more_networks
         text = {
             "apiVersion": "netctl/v1",
             "id": "wrld-0001",
