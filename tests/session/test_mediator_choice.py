@@ -255,3 +255,39 @@ def test_whatever_happens_each_round_tries_everybody_once() -> None:
             if len(since) == 3:
                 assert set(since) == set(ALL), seed
                 since.clear()
+
+
+def at_each(choices: list[MediatorChoice]) -> list[float]:
+    """The share of each mediator."""
+    found = Counter(choice._current for choice in choices)
+    return [found[one] / len(choices) for one in ALL]
+
+
+def connect(choice: MediatorChoice, chance: random.Random, *, down: Mediator | None = None) -> None:
+    while choice.next(chance.random()).mediator == down:
+        choice.over(lost=True)
+    choice.works()
+
+
+def test_a_rolling_restart_leaves_five_eighths_three_eighths_and_none_until_agents_start_anew() -> None:
+    """The figures of docs/scaling.md: nobody moves because a mediator is back."""
+    chance, count = random.Random(1), 6000
+    choices = [spread(*ALL) for _ in range(count)]
+    for choice in choices:
+        rtts(choice, m1=10, m2=10, m3=10)
+        connect(choice, chance)
+    assert at_each(choices) == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=0.03)
+    moves = 0
+    for restarted in ALL:
+        for choice in choices:
+            if choice._current == restarted:
+                choice.over(lost=True)
+                connect(choice, chance, down=restarted)
+                moves += 1
+    assert at_each(choices) == pytest.approx([5 / 8, 3 / 8, 0], abs=0.03)
+    assert moves / count == pytest.approx(1 / 3 + 1 / 2 + 3 / 4, abs=0.05)
+    for number in range(count):
+        choices[number] = spread(*ALL)
+        rtts(choices[number], m1=10, m2=10, m3=10)
+        connect(choices[number], chance)
+    assert at_each(choices) == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=0.03)
