@@ -339,7 +339,9 @@ async def one_network(mediator: Mediator, count: int, pin: IdentityKey, *, churn
         "with the whole view"
     )
     await asyncio.sleep(2)
-    whole = members[0].protocol.view_bytes if members[0].protocol is not None else 0
+    whole = (
+        leaver.protocol.view_bytes if leaver.protocol is not None else 0
+    )  # the first is sent it uncompressed
     before, delays = mediator.cpu_s(), []
     changes = CHANGES if count <= 1000 else CHANGES // 3
     for _ in range(changes // 2):
