@@ -265,10 +265,14 @@ class LinuxEngine:
         return Restored(tuple(tables), ended or 0)
 
     def restore_routes(self, desired: HostState) -> int:
-        """Set missing routes and addresses again; returns their count. Missing links are not created."""
+        """Set missing routes and addresses, kernel parameters and links that are down again; returns their count.
+
+        Missing links are not created.
+        """
         wanted = desired.wireguard
         if wanted is None or self._netlink.find(wanted.name) is None:
             return 0
+        raised = sum(self._netlink.bring_up(name) for name in (wanted.name, *desired.segments))
         there = frozenset(address for address, _ in self._netlink.addresses(wanted.name))
         segments = {
             name: replace(segment, addresses=self._netlink.addresses(name))
@@ -282,14 +286,16 @@ class LinuxEngine:
             segments=segments,
             routes=frozenset(self._netlink.routes()),
             unreachable=self._netlink.unreachable(),
+            sysctls=self._sysctls.read(frozenset(segments)),
         )
         missing = [
             change
             for change in diff(desired, actual).changes
             if isinstance(change, c.AddAddress | c.SetRoute | c.AddUnreachable)
+            or (isinstance(change, c.SetSysctl) and change.before is not None)  # else the kernel has none
         ]
         self.apply_all(missing)
-        return len(missing)
+        return raised + len(missing)
 
     def limit_sizes(self, link: str, sizes: Mapping[Prefix, int]) -> None:
         """Limit packets by destination to so many bytes on our routes over a link; others to the link's MTU."""

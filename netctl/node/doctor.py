@@ -27,6 +27,9 @@ MAPPINGS = {
 }
 
 
+TAKEN_AWAY = "docs/coexistence.md names the settings of firewalls and of systemd-networkd that prevent this"
+
+
 def _check(level: Level, name: str, text: str, advice: str | None = None) -> dict[str, Any]:
     return {"level": level, "check": name, "text": text, "advice": advice}
 
@@ -144,6 +147,7 @@ def examine(snapshot: Snapshot) -> dict[str, Any]:
         text = f"this host could not be brought to its document: {snapshot.unmet}"
         checks.append(_check("problem", "condition", text, "mend that; it is tried again by itself"))
     checks += [_check("problem", "condition", trouble) for trouble in snapshot.undone]
+    checks += [_check("note", "taken away", said, TAKEN_AWAY) for said in snapshot.taken_away]
     checks += [
         _check("problem", "firewall", one.text, f"{one.advice}, or `firewall: manage` on this member")
         for one in snapshot.blocked

@@ -23,6 +23,7 @@ HANDS: dict[str, tuple[str, list[str], list[str]]] = {
     "a-pool-route-gone": ("ip route del 10.8.0.0/24", ["networks.office.ipv4"], ["SetRoute"]),
     "a-lan-route-gone": ("ip route del 192.168.77.0/24", ["members.two.routes[0]"], ["SetRoute"]),
     "a-member-route-gone": ("ip route del 10.9.0.2", ["networks.party.addresses.two"], ["SetRoute"]),
+    "the-tunnel-link-down": ("ip link set nctl0 down", ["members.two.routes[0]"], ["SetRoute"]),
     "an-unreachable-route-gone": (
         "ip route del unreachable 10.8.0.0/24 metric 1073741824",
         ["networks.office.ipv4"],

@@ -1,4 +1,4 @@
-"""Routes and addresses of ours are flushed by others, as networkd does: they are back at once, and it is counted."""
+"""Routes and addresses are flushed and links set down by others: all is back at once, and it is counted."""
 
 from __future__ import annotations
 
@@ -40,8 +40,15 @@ def gap_s(member: Member, routes: int, flush: tuple[str, ...]) -> float:
     def back() -> bool:
         said = member.host.run("ip", "-o", "route", "show", "proto", "201")
         address = member.host.run("ip", "-o", "-4", "address", "show", "nctl0")
+        up = member.host.run("ip", "-o", "link", "show", "up")
         counted: int = member.status()["routes_restored"]
-        return said.count("nctl0") >= routes and "10.8.0.1/" in address and counted > before
+        return (
+            "nctl0:" in up
+            and f"{SEGMENT}:" in up
+            and said.count("nctl0") >= routes
+            and "10.8.0.1/" in address
+            and counted > before
+        )
 
     wait_for(f"all is back after {flush}", back)
     found = re.search(r"were taken away .* within ([\d.]+) s", str(member.status()["conditions"]))
@@ -59,6 +66,8 @@ def test_flushed_routes_are_back_within_a_second(member: Member) -> None:
         ("ip", "-6", "route", "flush", "proto", "201"),
         ("ip", "-4", "address", "flush", "dev", "nctl0"),
         ("ip", "-4", "address", "flush", "dev", SEGMENT),
+        ("ip", "link", "set", SEGMENT, "down"),
+        ("ip", "link", "set", "nctl0", "down"),
     ):
         gaps.append(min(gap_s(member, len(routes), flush) for _ in range(TRIES)))
     assert "no changes" in member.netctl("plan")

@@ -1,4 +1,7 @@
-"""Restores our routes and addresses at once after another program has removed them, as the kernel reports."""
+"""Restores our routes and addresses at once after another program has removed them or set a link down.
+
+The kernel reports the removal.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ SETTLE_S = 0.05
 """Wait that joins the messages of one flush, which has a message per route."""
 PAUSE_S = 0.3
 """Pause after a repair, so that a program that removes routes in a loop costs no core; below the promised 1 s."""
-RETRY_S = 5.0
+LOOKS = 2
+"""Looks after a message if the first one has repaired something: a change of a kernel parameter causes no message."""
+RETRY_S = 1.0
+"""Interval of tries while the kernel refuses a route, or its messages cannot be received."""
 SAY_S = 60.0
 """Interval of log lines on repeated removals; `status` counts them all."""
 
@@ -41,7 +47,10 @@ class RouteWatch:
                 async for _ in taken_away((WIREGUARD_LINK, SEGMENT_PREFIX)):
                     began = time.monotonic()
                     await asyncio.sleep(SETTLE_S)
-                    if await self._look(began):
+                    for _ in range(LOOKS):
+                        if not await self._look(began):
+                            break
+                        began = time.monotonic()
                         await asyncio.sleep(PAUSE_S)
             except EngineError as error:
                 if str(error) != self._refused:
@@ -53,12 +62,12 @@ class RouteWatch:
         """Restore routes; returns whether any was missing. Raises EngineError."""
         # The request waits for a running apply, which may have removed the routes itself.
         count: int = await self._runner.ask(requests.RestoreRoutes())
+        self._refused = ""
         self._mtus.again()
         if not count:
             return False
         self.restored += 1
         self.lasted_s = time.monotonic() - began
-        self._refused = ""
         if time.monotonic() - self._said_s > SAY_S:
             self._said_s = time.monotonic()
             say(
@@ -67,7 +76,9 @@ class RouteWatch:
         return True
 
     def condition(self) -> str | None:
-        """Sentence for `status` on the repairs since the agent's start."""
+        """Sentence for `status` on a refused repair, or on the repairs since the agent's start."""
+        if self._refused:
+            return f"what others take away of this host's routes and addresses cannot be set again: {self._refused}"
         if not self.restored:
             return None
         times = "once" if self.restored == 1 else f"{self.restored} times"

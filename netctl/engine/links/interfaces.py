@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from netctl.engine.links.linkdump import LinkDump
-from netctl.engine.links.links import Link, LinkAddress
+from netctl.engine.links.links import IFF_UP, Link, LinkAddress
 from netctl.engine.links.unchanged import ROUTES_SETTLE_S, Kept
 from netctl.model.addresses import Address
 from netctl.model.hoststate import LINK_ALIAS
@@ -26,7 +26,6 @@ OVERLAY_KINDS = frozenset(
 SKIPPED_KINDS = frozenset({"dummy", "ifb", "nlmon", "vcan"})
 MAX_ADDRESSES = 12
 """Addresses at most: the other side's limit on candidates would cut off more."""
-_IFF_UP = 1
 _IFF_LOOPBACK = 8
 _UNUSABLE = 0x20 | 0x40 | 0x08  # IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_DADFAILED
 
@@ -105,7 +104,7 @@ def chosen(name: str, patterns: Sequence[str]) -> bool | None:
 
 
 def _usable_link(link: Link, has_default_route: bool, patterns: Sequence[str]) -> bool:
-    if not link.flags & _IFF_UP or link.flags & _IFF_LOOPBACK or link.alias == LINK_ALIAS:
+    if not link.flags & IFF_UP or link.flags & _IFF_LOOPBACK or link.alias == LINK_ALIAS:
         return False
     if (said := chosen(link.name, patterns)) is not None:
         return said

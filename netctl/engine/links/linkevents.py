@@ -10,18 +10,21 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 
+from netctl.engine.links.links import IFF_UP
 from netctl.engine.listening import NETLINK_ROUTE, Listener, Messages
 from netctl.engine.nlsocket import attributes, words
 from netctl.model.errors import EngineError
-from netctl.model.hoststate import ROUTE_PROTOCOL
+from netctl.model.hoststate import ROUTE_PROTOCOL, SIZE_PROTOCOL
 
 _LINKS, _ADDRESSES4, _ROUTES4, _RULES4, _ADDRESSES6, _ROUTES6, _RULES6 = 1, 5, 7, 8, 9, 11, 19
 """Multicast groups (RTNLGRP_…)."""
-_DELETE_LINK, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 17, 21, 24, 25
+_NEW_LINK, _DELETE_LINK, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 16, 17, 21, 24, 25
 _DEFAULT_BITS = 1
 """Longest prefix of a default route in bits: whole, or in two halves as VPN clients set them. An Internet router learns
 other routes by the thousand, and none of them changes this host's default route."""
-_LINK_HEADER, _NAME = 16, 3
+_LINK = struct.Struct("=BxHiII")
+_NAME = 3
+_OUR_ROUTES = (ROUTE_PROTOCOL, SIZE_PROTOCOL)
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE_HEADER, _ROUTE_BITS, _ROUTE_PROTOCOL = 12, 1, 5
 SETTLE_S = 0.2
@@ -70,13 +73,14 @@ async def vanished(name: str) -> AsyncIterator[None]:
 
 
 async def taken_away(links: tuple[str, ...]) -> AsyncIterator[None]:
-    """One item at once when a route of ours, or an address of a link whose name begins with one of these, disappears.
+    """One item at once when a route of ours disappears, or of a link whose name begins with one of these an address.
 
+    A link that is set down loses all of them, most without a message; so each message that says it is down is an item.
     A first item comes when listening begins; our own changes count, too. Raises EngineError when the kernel's messages
     cannot be received.
     """
     try:
-        with Listener(NETLINK_ROUTE, _ADDRESSES4, _ADDRESSES6, _ROUTES4, _ROUTES6) as listener:
+        with Listener(NETLINK_ROUTE, _LINKS, _ADDRESSES4, _ADDRESSES6, _ROUTES4, _ROUTES6) as listener:
             yield None
             while True:
                 messages = await listener.receive()
@@ -101,14 +105,26 @@ def _moves(messages: Messages | None) -> bool:
 
 def _goes(kind: int, body: bytes, name: str) -> bool:
     """Whether this message says that the link is gone. A bridge uses the same type for a port that left it."""
-    if kind != _DELETE_LINK or len(body) < _LINK_HEADER or body[0] != socket.AF_UNSPEC:
+    if kind != _DELETE_LINK or len(body) < _LINK.size or body[0] != socket.AF_UNSPEC:
         return False
-    return words(attributes(body[_LINK_HEADER:]).get(_NAME)) == name
+    return words(attributes(body[_LINK.size :]).get(_NAME)) == name
+
+
+def _down(kind: int, body: bytes, links: tuple[str, ...]) -> bool:
+    """Whether this message says that one of these links is administratively down."""
+    if kind != _NEW_LINK or len(body) < _LINK.size:
+        return False
+    family, _, _, flags, _ = _LINK.unpack_from(body)
+    if family != socket.AF_UNSPEC or flags & IFF_UP:
+        return False
+    return (words(attributes(body[_LINK.size :]).get(_NAME)) or "").startswith(links)
 
 
 def _ours(messages: Messages, links: tuple[str, ...]) -> bool:
     for kind, body in messages:
-        if kind == _DELETE_ROUTE and len(body) >= _ROUTE_HEADER and body[_ROUTE_PROTOCOL] == ROUTE_PROTOCOL:
+        if kind == _DELETE_ROUTE and len(body) >= _ROUTE_HEADER and body[_ROUTE_PROTOCOL] in _OUR_ROUTES:
+            return True
+        if _down(kind, body, links):
             return True
         if kind == _DELETE_ADDRESS and len(body) >= _ADDRESS.size:
             *_, index = _ADDRESS.unpack_from(body)

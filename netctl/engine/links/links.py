@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from netctl.model.addresses import Address
 
+IFF_UP = 1
+"""The flag of a link that is administratively up (netdevice(7))."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:

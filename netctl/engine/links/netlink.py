@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from netctl.engine.links import foreignscan, ipv6switch
 from netctl.engine.links.bulkroutes import Routes
-from netctl.engine.links.links import Link
+from netctl.engine.links.links import IFF_UP, Link
 from netctl.engine.links.rtnl import Rtnl
 from netctl.engine.links.unchanged import ROUTES_SETTLE_S, Kept
 from netctl.engine.nlsocket import NetlinkError
@@ -100,6 +100,23 @@ class Netlink:
         with contextlib.suppress(EngineError):  # missing IPv6 has been reported, and IPv4 still works
             ipv6switch.allow(name)
         self._change(f"bringing up {name}", index, state="up")
+
+    def bring_up(self, name: str) -> bool:
+        """Bring up a link that somebody has set down; returns whether it was down. No link is no error."""
+        link = self.find(name)
+        return link is not None and self._bring_up(link)
+
+    def _bring_up(self, link: Link) -> bool:
+        if link.flags & IFF_UP:
+            return False
+        self._change(f"bringing up {link.name}", link.index, state="up")
+        return True
+
+    def _standing(self, name: str) -> int:
+        """The index of a link, which is up afterwards: a route over a link that is down is refused."""
+        link = self._need(name)
+        self._bring_up(link)
+        return link.index
 
     def _links(self) -> list[Link]:
         return self._do("reading links", self._rtnl.lists.links) or []
@@ -209,7 +226,7 @@ class Netlink:
         elif prefix_len < 31:
             pool = ipaddress.ip_network((int(address), prefix_len), strict=False)
             more["broadcast"] = str(pool.broadcast_address)
-        where = {"index": self._need(name).index, "address": str(address), "prefixlen": prefix_len}
+        where = {"index": self._standing(name), "address": str(address), "prefixlen": prefix_len}
         self._ask(
             f"putting {address} on {name}",
             lambda library: library.addr("add", **where, **more),
@@ -279,7 +296,7 @@ class Netlink:
         additions = []
         for route in routes:
             if route.link not in indexes:
-                indexes[route.link] = self._need(route.link).index
+                indexes[route.link] = self._standing(route.link)
             if route.destination.version == 6 and route.link not in switched:
                 switched.add(route.link)
                 ipv6switch.allow(route.link)
