@@ -48,7 +48,7 @@ from netctl.paths.relaychoice import BESIDE
 from netctl.paths.relaymeter import RelayMeter
 from netctl.paths.routes import Self
 from netctl.wire import probe
-from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant
+from netctl.wire.control import Candidate, Candidates, Introduction, Nat, Punch, RelayGrant
 from netctl.wire.datagram import DatagramKind, classify
 
 MAX_PUNCH_DELAY_MS = 10_000
@@ -138,7 +138,7 @@ class PathManager:
             del self._by_tag[gone.routes.keys.open_tag]
             self._scheduled.pop(key, None)
             effects += self._forget(gone)
-        self._lazy = lazy - stock
+        self._lazy = lazy - stock if stock else lazy
         for key, pair in self._pairs.items():
             if pair.activity.lazy != (key in self._lazy):
                 pair.activity.lazy = key in self._lazy
@@ -146,9 +146,10 @@ class PathManager:
         foldable = wanted & self._lazy
         kept = {key: folded for key, folded in self._folded.items() if key in foldable}
         opened, self._folded = self._folded, kept
+        idle = PathStatus("idle", since_s=now)
         for key in sorted(wanted - self._pairs.keys() - kept.keys()):
             if key in self._lazy and key not in live:
-                effects += self._fold_up(key, Folded(PathStatus("idle", since_s=now)))
+                effects += self._fold_up(key, Folded(idle))
                 effects += self._take_early(key, now)
             elif (new := self._add(key, now, stock=key in stock)) is not None:
                 new.online = key not in opened or opened[key].online
@@ -683,6 +684,11 @@ class PathManager:
         for pair in self._pairs.values():
             pair.routes.me = self._me
 
+    def _offer(self, pair: Pair, nat: Nat | None) -> SendControl:
+        """The offer of our candidates in the pair's round. `nat`: what to predict our ports by."""
+        distances = self._meter.told()
+        return SendControl(Candidates(str(pair.key), pair.round, self._candidates(), nat, distances))
+
     def _offer_time(self, now: float) -> float:
         """When to offer: now, or at the latest when the gathering and sampling must have ended."""
         self._outside.ask(now)
@@ -790,14 +796,15 @@ class PathManager:
                 pair.begin_round(now, self._offer_time(now))
             else:
                 pair.punch_alone(now)
+        if self._offers_wait:
+            effects += self._outside.handle_timer(now)  # the samples for which they wait
         if pair.offer_due is not None and now >= pair.offer_due:
             pair.offer_sent(now)
             effects += pair.knocks(now)  # before the offer, so that the peer's packets come later
             if self._control:
-                nat = pair.guesser.offer(self._outside.nat(), now)
-                distances = self._meter.told()
-                offer = Candidates(str(pair.key), pair.round, self._candidates(), nat, distances)
-                effects.append(SendControl(offer))
+                effects.append(self._offer(pair, pair.guesser.offer(self._outside.nat(), now)))
+        elif pair.takes_call() and self._control:
+            effects.append(self._offer(pair, None))
         effects += pair.stand_in() + self._tell_tunnel(pair)
         due = pair.next_timer()
         if due is None:

@@ -78,6 +78,8 @@ class Pair:
         """When to offer our candidates (again); the manager sends the offer, since it knows them."""
         self.offered = False
         """Whether our candidates were offered in this round."""
+        self._call_due = False
+        """Whether the peer is to be told of the round before our candidates are complete."""
         self._repeat_at: float | None = None
         self._repeated_round = 0
         """The last round in which an Introduction caused a repeated offer."""
@@ -208,6 +210,12 @@ class Pair:
         self.round = int.from_bytes(self._rng(2))  # where both ring at once, their rounds differ
         self.begin_round(now, offer_at)
         self._rang_in = self.round
+        self._call_due = offer_at > now
+
+    def takes_call(self) -> bool:
+        """Whether to send the peer a first, incomplete offer now, once in a round: it binds at the relay meanwhile."""
+        due, self._call_due = self._call_due, False
+        return due and not self.offered
 
     def carry(self, datagram: bytes, now: float) -> None:
         """Take a datagram that the engine sent to the doorbell: it is sent on as soon as there is a path."""
@@ -242,6 +250,7 @@ class Pair:
     def _offer(self, now: float, offer_at: float) -> None:
         self._enter(PairEvent.OFFER)
         self.offered = False
+        self._call_due = False
         self.offer_due = offer_at
         self._retry_at = None
         if self.state is PairState.OFFERED:
@@ -302,7 +311,8 @@ class Pair:
     def punch(self, at: float) -> None:
         """Start a punch at `at`, when the other side starts, too."""
         self._enter(PairEvent.PUNCH)
-        self.offer_due = self._repeat_at
+        if self.offered:  # else the peer has answered our incomplete offer, and the complete one follows
+            self.offer_due = self._repeat_at
         offsets = c.PUNCH_OFFSETS[:3] if self.state is PairState.DIRECT else c.PUNCH_OFFSETS
         self._punches = [at + offset for offset in offsets]
         if self.state is not PairState.DIRECT:

@@ -11,6 +11,8 @@ from netctl.paths.folding import Activity, Folded, Waiting
 from netctl.wire.wireguard import INITIATION, INITIATION_LEN
 from tests.support.pathsim import REKEY_TIMEOUT_S, Host, World
 
+RELAYED_S = 0.3
+"""From the first packet until the relay carries it: ten trips to the mediator."""
 FIRST_S = 1.0
 """From the first packet to its arrival: an offer, a relay bound by both sides, and a handshake's rest."""
 DIRECT_S = 5.0
@@ -71,6 +73,28 @@ def test_the_first_packet_arrives_over_the_relay_and_the_direct_path_follows(fir
     assert kinds(a, b) == ("direct", "direct")
     assert heard(other) == [1, *range(10)]
     assert not a.manager.resting
+
+
+@pytest.mark.parametrize("hard", ["a", "b", "ab"])
+def test_the_relay_does_not_wait_until_a_nat_is_sampled(hard: str) -> None:
+    """A NAT that gives each destination another port is sampled before an offer can predict its ports."""
+    world = World(1)
+    world.lazy = True
+    a, b = (
+        world.host(name, f"192.168.{n}.10", world.nat(f"203.0.113.{n}", symmetric=name in hard))
+        for n, name in enumerate("ab", 1)
+    )
+    world.start()
+    world.run(10)
+    began = world.now
+    world.stream(a, b, every=1.0, until=began + 120)
+    world.run(RELAYED_S)
+    assert kinds(a, b) != ("idle", "idle")
+    assert heard(b) == [0]
+    world.run(120)
+    assert heard(b) == list(range(len(b.heard)))
+    # What the samples have shown was offered afterwards: where one NAT is easy, its side finds the other's port.
+    assert kinds(a, b) == (("relay-udp",) * 2 if hard == "ab" else ("direct",) * 2)
 
 
 def test_a_pair_that_cannot_be_direct_is_relayed() -> None:
