@@ -16,6 +16,7 @@ from netctl.agent.storage.statestore import StateStore
 from netctl.engine import Engine, open_engine
 from netctl.engine.privilege import check_privileges
 from netctl.node.node import DRIFT_S
+from netctl.system.memory import give_back
 from netctl.system.tasks import watch_loop
 
 START_WAIT_S = 5.0
@@ -36,6 +37,7 @@ def run_agent(
     `metrics`: HOST:PORT for Prometheus.
     """
     check_privileges()
+    give_back()
     keys = load_keys(locations)
     with host_lock(locations, wait_s=START_WAIT_S):
         asyncio.run(_main(locations, keys, engine, drift_s, watch, metrics))

@@ -202,7 +202,7 @@ class LinuxEngine:
         peers = {
             key: Peer(
                 key,
-                peer.allowed_ips,
+                frozenset(peer.allowed_ips),
                 peer.endpoint,
                 peer.keepalive_s,
                 is_live=is_session(handshakes[key], now),

@@ -6,7 +6,6 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
@@ -64,16 +63,25 @@ def host_prefix(address: Address) -> Prefix:
     return prefix_of(address.packed, address.max_prefixlen)
 
 
-@lru_cache(maxsize=MAX_KNOWN)
+_known: dict[bytes, Prefix] = {}
+
+
 def prefix_of(packed: bytes, prefix_len: int) -> Prefix:
     """The prefix with these 4 or 16 bytes as its address, without host bits. Raises ValueError.
 
     The same object for the same prefix, so that the desired and the actual state of thousands of peers are
     compared by identity and share their memory.
     """
-    # Built from the integer: parsing would be most of the cost of reading a large device.
-    whole = int.from_bytes(packed, "big")
-    return IPv4Network((whole, prefix_len)) if len(packed) == 4 else IPv6Network((whole, prefix_len))
+    name = packed + bytes((prefix_len,))
+    found = _known.get(name)
+    if found is None:
+        # Built from the integer: parsing would be most of the cost of reading a large device.
+        whole = int.from_bytes(packed, "big")
+        found = IPv4Network((whole, prefix_len)) if len(packed) == 4 else IPv6Network((whole, prefix_len))
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()  # who has a prefix keeps it
+        _known[name] = found
+    return found
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -39,15 +39,22 @@ def ula_prefix(network: str) -> IPv6Network:
     return IPv6Network((int.from_bytes(bits + bytes(8), "big"), 64))
 
 
-@functools.lru_cache(maxsize=REMEMBERED)
+_members: dict[tuple[IPv6Network, WireGuardKey], IPv6Address] = {}
+"""At most REMEMBERED; takes less memory than `lru_cache`."""
+
+
 def member_ipv6(prefix: IPv6Network, key: WireGuardKey) -> IPv6Address:
     """A member's address in a prefix: its host part comes from the key, so it needs no lease.
 
     The subnet-router anycast address (host part 0, RFC 4291 §2.6.1) is never given.
     """
+    if (known := _members.get((prefix, key))) is not None:
+        return known
     host_bits = 128 - prefix.prefixlen
     host = int.from_bytes(_digest("netctl host", key.raw), "big") % max((1 << host_bits) - 1, 1) + 1
-    return IPv6Address(int(prefix.network_address) + host)
+    if len(_members) >= REMEMBERED:
+        _members.clear()
+    return _members.setdefault((prefix, key), IPv6Address(int(prefix.network_address) + host))
 
 
 def underlay_prefix() -> IPv6Network:

@@ -7,6 +7,8 @@ import binascii
 from dataclasses import dataclass
 
 KEY_LEN = 32
+MAX_KNOWN = 1 << 16
+"""WireGuard keys that are remembered, so that the same key is one object wherever it is read."""
 IDENTITY_PREFIX = "ed25519:"
 
 
@@ -44,7 +46,7 @@ class WireGuardKey:
     @classmethod
     def parse(cls, text: str) -> WireGuardKey:
         """From 44 characters of base64. Raises ValueError."""
-        return cls(_decode(text))
+        return known(_decode(text))
 
     def __str__(self) -> str:
         return base64.b64encode(self.raw).decode()
@@ -53,6 +55,23 @@ class WireGuardKey:
     def short(self) -> str:
         """The first 8 characters, for people."""
         return str(self)[:8]
+
+
+_known: dict[bytes, WireGuardKey] = {}
+
+
+def known(raw: bytes) -> WireGuardKey:
+    """The key of these 32 bytes. Raises ValueError.
+
+    The same object for the same bytes: document, view and engine each name thousands of peers by their keys.
+    """
+    key = _known.get(raw)
+    if key is None:
+        key = WireGuardKey(raw)
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()  # who has a key keeps it
+        _known[key.raw] = key
+    return key
 
 
 @dataclass(frozen=True, slots=True, order=True)

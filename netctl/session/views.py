@@ -138,7 +138,7 @@ def read_members(rows: Iterable[MemberRow]) -> dict[WireGuardKey, ViewMember]:
     found: dict[WireGuardKey, ViewMember] = {}
     for row in rows:
         key = read_key(row.key)
-        found[key] = ViewMember(read_name(row.name), key)
+        found[key] = ViewMember(read_name(row.name), key, None)
     return found
 
 
@@ -185,15 +185,20 @@ def with_presence(view: View, sealed: Sealed) -> View:
     """The view with the presence that came with its seal; where none came nobody's is known."""
     online = read_online(sealed, view.members) if sealed.online else None
     members: Mapping[WireGuardKey, ViewMember] = {
-        key: ViewMember(member.name, key, key in online if online is not None else None)
+        key: _with(member, key in online if online is not None else None)
         for key, member in view.members.items()
     }
     return View(sealed.generation, members, view.leases, view.document)
 
 
+def _with(member: ViewMember, online: bool | None) -> ViewMember:
+    """The member with this presence; itself if it has that already."""
+    return member if member.online is online else ViewMember(member.name, member.key, online)
+
+
 def known(view: View, online: Mapping[WireGuardKey, bool | None]) -> View:
     """The view with what is known of its members' presence."""
-    members = {key: ViewMember(one.name, key, online.get(key)) for key, one in view.members.items()}
+    members = {key: _with(one, online.get(key)) for key, one in view.members.items()}
     return replace(view, members=members)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import RemoteError
@@ -186,6 +185,8 @@ def control(description: bytes, gateway: IPv4Address, port: int, path: str) -> C
 
 def call(service: str, action: str, arguments: tuple[tuple[str, str], ...] = ()) -> bytes:
     """The body of a SOAP call (UDA 1.1 §3.1.1). The order of the arguments matters to some routers."""
+    from xml.sax.saxutils import escape  # a megabyte with all that it imports; few hosts have such a router
+
     inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in arguments)
     return (
         '<?xml version="1.0"?>\r\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" '

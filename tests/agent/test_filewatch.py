@@ -140,7 +140,7 @@ def changes(
             seen = watch.look()
             acts = [act] if then is None else [act, then]
             if then is not None and count == 1:  # the first is no change: only the second may be heard of
-                waiting = asyncio.create_task(watch.change(seen))
+                waiting = asyncio.create_task(watch.change(seen.digest))
                 act()
                 done, _ = await asyncio.wait({waiting}, timeout=0.4)
                 assert not done
@@ -148,7 +148,7 @@ def changes(
                 seen = await asyncio.wait_for(waiting, PATIENCE_S)
                 return [seen.text]
             for step in acts:
-                waiting = asyncio.create_task(watch.change(seen))
+                waiting = asyncio.create_task(watch.change(seen.digest))
                 await asyncio.sleep(0)
                 step()
                 seen = await asyncio.wait_for(waiting, PATIENCE_S)

@@ -56,7 +56,7 @@ def test_a_peer_reads_back_as_it_was_set(
 ) -> None:
     text = format_peer(Peer(KEY, allowed, endpoint, keepalive)).replace("replace_allowed_ips=true\n", "")
     peer = Answers().parse(text + "errno=0\n\n").peers[KEY]
-    assert (peer.allowed_ips, peer.endpoint, peer.keepalive_s) == (allowed, endpoint, keepalive)
+    assert (frozenset(peer.allowed_ips), peer.endpoint, peer.keepalive_s) == (allowed, endpoint, keepalive)
 
 
 def test_a_peer_is_set_without_touching_its_session() -> None:
@@ -95,6 +95,13 @@ def test_only_what_has_changed_is_parsed_again() -> None:
     assert (first[1].tx_bytes, second[1].tx_bytes) == (1, 2)
     assert answers.parse("listen_port=7\nerrno=0\n\n").peers == {}, "a peer that is gone is forgotten"
     assert look(2)[0] == first[0]
+
+
+def test_the_text_of_an_answer_is_not_kept() -> None:
+    """Of thousands of peers it is megabytes."""
+    answers = Answers()
+    answers.parse(f"public_key={KEY.raw.hex()}\nallowed_ip=10.9.0.0/24\nerrno=0\n\n")
+    assert all(len(digest) == 16 for digest in answers._known)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +308,7 @@ def test_the_kernel_forgets_a_handshake_in_one_request(count: int) -> None:
     place, elsewhere = SocketAddress("192.0.2.7", 7), SocketAddress("192.0.2.8", 8)
     driver = Requests()
     driver.device.peers = {
-        one: PeerState(allowed, place, 25, last_handshake_s=1.0, rx_bytes=1, tx_bytes=1)
+        one: PeerState(tuple(allowed), place, 25, last_handshake_s=1.0, rx_bytes=1, tx_bytes=1)
         for one in (key, other)
     }
     driver.steer({key: elsewhere, other: elsewhere}, frozenset({key}))

@@ -113,3 +113,17 @@ def test_one_text_for_one_key(text: str) -> None:
         IdentityKey.parse("ed25519:" + text)
     with pytest.raises(ValueError, match="starts with"):
         IdentityKey.parse("A" * 43 + "=")
+
+
+def test_the_same_key_is_one_object_wherever_it_is_read() -> None:
+    """Document, view and engine each name thousands of peers. What is remembered is bounded."""
+    text = str(WireGuardKey(bytes([9]) * 32))
+    one = WireGuardKey.parse(text)
+    assert WireGuardKey.parse(text) is one
+    assert keys.known(bytes([9]) * 32) is one
+    for number in range(keys.MAX_KNOWN + 1):
+        keys.known(number.to_bytes(32, "big"))
+    assert len(keys._known) <= keys.MAX_KNOWN
+    assert WireGuardKey.parse(text) == one
+    with pytest.raises(ValueError):
+        keys.known(bytes(31))

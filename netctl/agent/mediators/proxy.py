@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import socket
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from netctl.agent.mediators.nat64discovery import beyond
 from netctl.model.addresses import Address, SocketAddress
@@ -70,6 +70,11 @@ class Proxy:
 
 def proxy_for(host: str) -> Proxy | None:
     """The proxy that the environment names for a host; None: no proxy. Raises LocalError."""
+    if not any(name.lower() == "https_proxy" for name in os.environ):
+        return None
+    # A megabyte with all that it imports.
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
     found = getproxies_environment().get("https")
     if not found or proxy_bypass_environment(host):
         return None

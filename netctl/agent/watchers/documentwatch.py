@@ -20,7 +20,7 @@ from netctl.model.outcome import ApplyOutcome
 from netctl.node.commit import Terms
 from netctl.node.state import NodeState
 
-UNSETTLED = Seen("", "to be tried again")
+UNSETTLED = Seen("", "to be tried again").digest
 """Equals no file, so that the slow timer finds a change."""
 FREE_S = 1.0
 """Interval of checks of a save while an apply waits for a person's confirmation."""
@@ -61,7 +61,11 @@ class DocumentWatch:
         self._path = path
         self._slow_s = slow_s
         self._quiet_s = quiet_s
-        self._seen = Seen("")
+        # Not its text: of thousands of members that is a megabyte, which a host at rest does not need twice.
+        self._document = digest("")
+        """The digest of the document in the file."""
+        self._unread: str | None = None
+        """Why the file cannot be read."""
         self._error: str | None = None
 
     def status(self) -> dict[str, Any]:
@@ -75,13 +79,11 @@ class DocumentWatch:
         return {"file": str(self._path), "error": error}
 
     def _taken_back(self) -> bool:
-        return self._follows() and digest(self._seen.text) in self._agent.refused()
+        return self._follows() and self._document in self._agent.refused()
 
     def _in_force(self) -> bool:
         loaded = self._agent.state.loaded
-        if loaded is None or self._seen.error is not None:
-            return False
-        return digest(self._seen.text) == loaded.document.digest
+        return loaded is not None and self._unread is None and self._document == loaded.document.digest
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -91,19 +93,26 @@ class DocumentWatch:
         try:
             if watch.blind is not None:
                 warn(f"watch: {watch.blind}")
-            self._seen = watch.look()
-            known = self._seen
-            if self._follows() and self._seen.error is None:
+            known = self._note(watch.look())
+            if self._follows() and self._unread is None:
                 self._error = f"{self._path} is not what this host lives by: `netctl apply` makes it so"
             while True:
-                self._seen = known = await watch.change(known)
+                seen = await watch.change(known)
+                known = self._note(seen)
                 while self._follows() and self._agent.somebody_confirms():
                     await asyncio.sleep(FREE_S)
-                    self._seen = known = watch.look()
-                if self._follows() and not self._in_force() and not await self._bring(self._seen):
+                    seen = watch.look()
+                    known = self._note(seen)
+                if self._follows() and not self._in_force() and not await self._bring(seen):
                     known = UNSETTLED
+                del seen
         finally:
             await asyncio.to_thread(watch.close)
+
+    def _note(self, seen: Seen) -> str:
+        """Remember what is in the file; returns its digest."""
+        self._document, self._unread = digest(seen.text), seen.error
+        return seen.digest
 
     def _follows(self) -> bool:
         """Whether saves count: not before a first apply by hand, nor on a host that joined by invite."""

@@ -88,8 +88,8 @@ class FileWatch:
         except Exception as error:
             return Seen("", str(error))
 
-    async def change(self, known: Seen) -> Seen:
-        """Wait until the file differs from `known`; returns the new content."""
+    async def change(self, known: str) -> Seen:
+        """Wait until the file differs from what had the digest `known`; returns the new content."""
         while True:
             try:
                 await asyncio.wait_for(self._stirred.wait(), self._slow_s)
@@ -99,7 +99,7 @@ class FileWatch:
                 await self._quiet()
             self._aim()
             seen = await asyncio.to_thread(self.look)
-            if seen.digest != known.digest:
+            if seen.digest != known:
                 return seen
 
     async def _quiet(self) -> None:

@@ -45,7 +45,7 @@ async def _watch(wish: ApplyWish, path: Path, locations: Locations) -> None:
         while True:
             await asyncio.to_thread(_apply, wish, locations)
             output.note(f"watching {path}")
-            seen = await files.change(seen)
+            seen = await files.change(seen.digest)
     finally:
         await asyncio.to_thread(files.close)
 

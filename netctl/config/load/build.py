@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import ipaddress
 from collections.abc import Collection, Mapping
@@ -36,6 +37,8 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 
 ALL = "*"
 GROUP = "group:"
+MAX_GROUPINGS = 1024
+"""Sets of groups that are remembered: more than a document for people has."""
 
 
 def digest(text: str) -> str:
@@ -126,6 +129,12 @@ def _relay(body: bool | str | Mapping[str, Any], path: Path, report: Report) -> 
     return OwnRelay(tuple(given.get("stun", (3478, 3479))), ports or (40000, 40999))
 
 
+@functools.lru_cache(maxsize=MAX_GROUPINGS)
+def _groups(names: tuple[str, ...]) -> frozenset[str]:
+    """The same set for all members that are in the same groups."""
+    return frozenset(names)
+
+
 def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
     path: Path = ("members", name)
     endpoints = []
@@ -144,7 +153,7 @@ def _member(name: str, body: Mapping[str, Any], report: Report) -> Member:
         name=name,
         wireguard=WireGuardKey.parse(key) if key is not None else None,
         identity=IdentityKey.parse(body["identity"]) if "identity" in body else None,
-        groups=frozenset(body.get("groups", ())),
+        groups=_groups(tuple(body.get("groups", ()))),
         endpoints=tuple(endpoints),
         routes=tuple(route for route in routes if route is not None),
         state=state,

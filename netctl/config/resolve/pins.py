@@ -42,7 +42,8 @@ def judge_leases(document: Document, view: View | None, pins: Pins) -> Judged:
     for network in whole.networks.values():
         if network.ipv4 is not None:
             judge.network(whole, network)
-    return Judged(replace(view, leases=judge.leases), judge.pins, tuple(judge.conditions), judge.refused)
+    judged = replace(view, leases=judge.leases) if judge.refused else view
+    return Judged(judged, judge.pins, tuple(judge.conditions), judge.refused)
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from netctl.engine.wireguard.uapiclient import DeviceState, Openings, PeerState
 from netctl.model.addresses import MAX_KNOWN, Prefix, SocketAddress, prefix_of
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer
-from netctl.model.keys import WireGuardKey
+from netctl.model.keys import WireGuardKey, known
 
 _NETLINK_GENERIC, _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 16, 3
 _CTRL_FAMILY_ID, _CTRL_FAMILY_NAME = 1, 2
@@ -147,7 +147,7 @@ class KernelDriver:
         return device
 
     def _peer(self, device: DeviceState, attrs: dict[int, bytes]) -> None:
-        key = WireGuardKey(attrs[_PEER_KEY])
+        key = known(attrs[_PEER_KEY])
         peer = device.peers.get(key)
         if peer is None:  # otherwise a later part of the same peer, with only allowed IPs
             peer = device.peers[key] = PeerState()
@@ -158,7 +158,9 @@ class KernelDriver:
             seconds, nanoseconds = _TIMESPEC.unpack(attrs.get(_PEER_HANDSHAKE, bytes(_TIMESPEC.size)))
             peer.last_handshake_s = seconds + nanoseconds / 1e9
         allowed = (attributes(raw) for _, raw in walk(attrs.get(_PEER_ALLOWED, b"")))
-        peer.allowed_ips |= {prefix_of(one[_ALLOWED_ADDRESS], one[_ALLOWED_PREFIX_LEN][0]) for one in allowed}
+        peer.allowed_ips += tuple(
+            prefix_of(one[_ALLOWED_ADDRESS], one[_ALLOWED_PREFIX_LEN][0]) for one in allowed
+        )
 
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""

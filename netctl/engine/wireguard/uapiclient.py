@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,9 +15,11 @@ from netctl.engine.addresstext import endpoint, parse_prefix, print_prefix
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import Peer
-from netctl.model.keys import WireGuardKey
+from netctl.model.keys import WireGuardKey, known
 
 SOCKET_DIR = Path("/var/run/wireguard")
+DIGEST_LEN = 16
+"""Bytes that stand for a peer's text, of some 400."""
 MAX_DIGITS = 20
 """Digits of a count: a 64-bit number has no more."""
 TIMEOUT_S = 5.0
@@ -29,7 +32,8 @@ MAX_REPLY = 64 * 1024 * 1024
 class PeerState:
     """The state of a peer in the device. Not changed once it is read: the next answer may share it."""
 
-    allowed_ips: frozenset[Prefix] = frozenset()
+    allowed_ips: tuple[Prefix, ...] = ()
+    """In any order: a set of two would take four times the memory."""
     endpoint: SocketAddress | None = None
     keepalive_s: int = 0
     last_handshake_s: float = 0.0
@@ -75,7 +79,9 @@ class Openings:
         seen = read().peers if unopened or anew else {}
         self._opened |= unopened & seen.keys()
         return {
-            key: Peer(key, there.allowed_ips, endpoints.get(key, there.endpoint), there.keepalive_s)
+            key: Peer(
+                key, frozenset(there.allowed_ips), endpoints.get(key, there.endpoint), there.keepalive_s
+            )
             for key, there in seen.items()
             if key in anew or (key in unopened and there.endpoint is None and not there.last_handshake_s)
         }
@@ -89,8 +95,8 @@ class Answers:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[WireGuardKey, PeerState]] = {}
-        """The peers of the last answer by their text."""
+        self._known: dict[bytes, tuple[WireGuardKey, PeerState]] = {}
+        """The peers of the last answer by the digest of their text."""
 
     def parse(self, text: str) -> DeviceState:
         """Parse an answer. Unknown keys are ignored. Raises EngineError for a bad line or errno."""
@@ -104,11 +110,12 @@ class Answers:
                     device.listen_port = int(value)
             except ValueError as error:
                 raise _bad(name) from error
-        known: dict[str, tuple[WireGuardKey, PeerState]] = {}
+        peers: dict[bytes, tuple[WireGuardKey, PeerState]] = {}
         for one in texts:
-            known[one] = self._known.get(one) or _parse_peer(one)
-        self._known = known
-        device.peers = dict(known.values())
+            digest = hashlib.blake2b(one.encode(), digest_size=DIGEST_LEN).digest()
+            peers[digest] = self._known.get(digest) or _parse_peer(one)
+        self._known = peers
+        device.peers = dict(peers.values())
         return device
 
 
@@ -117,13 +124,13 @@ def _parse_peer(text: str) -> tuple[WireGuardKey, PeerState]:
     first, _, rest = text.partition("\n")
     name = "public_key"
     try:
-        key, peer, allowed = WireGuardKey(bytes.fromhex(first)), PeerState(), list[Prefix]()
+        key, peer, allowed = known(bytes.fromhex(first)), PeerState(), list[Prefix]()
         for name, value in _fields(rest):
             if name == "allowed_ip":
                 allowed.append(parse_prefix(value))
             elif value != "0":  # 0 is the default of a new peer
                 _peer_line(peer, name, value)
-        peer.allowed_ips = frozenset(allowed)
+        peer.allowed_ips = tuple(allowed)
     except ValueError as error:
         raise _bad(name) from error
     return key, peer
