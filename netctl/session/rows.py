@@ -88,7 +88,7 @@ def read_rows(parts: Iterable[ViewRows]) -> View:
         networks = [(read_name(one.name), _prefix(one.prefix)) for one in part.networks]
         for row in part.rows:
             key = read_key(row.key)
-            members[key] = ViewMember(read_name(row.name), key, None)
+            members[key] = ViewMember(read_name(row.name), key)
             for cell in row.leases.split(",") if row.leases else ():
                 index, *texts = cell.split(" ")
                 if not (index.isascii() and index.isdigit()) or len(texts) > 2:

@@ -138,7 +138,7 @@ def read_members(rows: Iterable[MemberRow]) -> dict[WireGuardKey, ViewMember]:
     found: dict[WireGuardKey, ViewMember] = {}
     for row in rows:
         key = read_key(row.key)
-        found[key] = ViewMember(read_name(row.name), key, None)
+        found[key] = ViewMember(read_name(row.name), key)
     return found
 
 
