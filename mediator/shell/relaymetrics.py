@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from mediator.shell.relaystatus import ask_relay
+from netctl.model.forpeople import counted
 from netctl.system.pageserver import TEXT, Page, PageServer
 
 EXAMPLE_PORT = 9588
@@ -142,7 +143,8 @@ class RelayPages(PageServer):
             if status is None:
                 return 503, TEXT, SILENT
             missing = status["unheld_in_all"]
-            words = f"ok, without {missing} of {status['ports']} relay ports\n" if missing else "ok\n"
+            ports = counted(status["ports"], "relay port")
+            words = f"ok, without {missing} of {ports}\n" if missing else "ok\n"
             return 200, TEXT, words.encode()
 
         pages: dict[str, Page] = {"/metrics": metrics, "/healthz": health, "/readyz": ready}

@@ -32,7 +32,7 @@ from tests.netns.roaming import pings
 from tests.support.lablife import PARTY, connected_lab, mediator_states, raised_lab
 from tests.support.patience import BUSY_S, wait_for
 
-pytestmark = [pytest.mark.kernel, pytest.mark.lab]
+pytestmark = [pytest.mark.alone, pytest.mark.kernel, pytest.mark.lab]
 
 NATS = """
 nats:
