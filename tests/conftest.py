@@ -26,7 +26,6 @@ LONGEST = (
     "netns/test_guards_real.py",
     "netns/test_fleet_real.py",
     "kernel/test_kernel_guest.py",
-    "kernel/test_suspend_guest.py",
     "netns/test_sync_real.py",
     "netns/test_roaming_real.py",
     "machines/test_machines.py",

@@ -8,6 +8,7 @@ from netctl.model.errors import EngineError
 
 TIMEOUT_S = 30.0
 """Seconds for one run; loading the largest table seen took five seconds."""
+TOO_LONG = f"nft did not finish within {TIMEOUT_S:.0f} s"
 
 
 def nft(arguments: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -24,7 +25,7 @@ def nft(arguments: list[str], text: str | None = None) -> subprocess.CompletedPr
     except FileNotFoundError:
         raise EngineError("`nft` is missing; install the package nftables") from None
     except subprocess.TimeoutExpired:
-        raise EngineError(f"nft did not finish within {TIMEOUT_S:.0f} s") from None
+        raise EngineError(TOO_LONG) from None
 
 
 def first_line(result: subprocess.CompletedProcess[str]) -> str:
