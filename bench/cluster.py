@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -26,13 +27,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import uvloop
-from control import PORT, Client, Mediator, Member, close, context, log_in, make_members, source_of
+from control import PORT, TICKS, Client, Mediator, Member, close, context, log_in, make_members, source_of
 
 from mediator.core.leasegrants import GrantLease
 from mediator.shell.memberstore import MemberStore
@@ -208,19 +208,75 @@ class Cost:
     memory_kb: float
     """Memory a member, in all mediators together."""
     wall_s: float
+    others: Others
+    """What the other processes took meanwhile, and for how long the mediators waited for a core."""
+
+
+@dataclass
+class Others:
+    """Seconds of processor time of what is not measured, and of waiting for a core (all threads together)."""
+
+    members: float
+    """This process, which plays the members."""
+    servers: float
+    """PostgreSQL and NATS."""
+    queued: float
+    """The mediators waited for a core, in all."""
+
+    @classmethod
+    def now(cls, mediators: list[Mediator], measured: list[Mediator] | None = None) -> Others:
+        """So far. `measured`: the mediators whose waiting counts; None: all."""
+        ours = {one.process.pid for one in mediators if one.process is not None}
+        parents, spent = dict[int, int](), dict[int, float]()
+        for found in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = found.read_text().rsplit(")", 1)[1].split()
+                number = int(found.parent.name)
+                parents[number] = int(fields[1])
+                spent[number] = (int(fields[11]) + int(fields[12])) / TICKS
+        counted = mediators if measured is None else measured
+        waiting = [one.process.pid for one in counted if one.process is not None]
+        own = os.getpid()
+        servers = 0.0
+        for number in spent:
+            above = number
+            while above not in (own, 0) and above not in ours:
+                above = parents.get(above, 0)
+            servers += spent[number] if above == own and number != own else 0.0
+        return cls(spent[own], servers, sum(map(_queued_s, waiting)))
+
+    def since(self, before: Others) -> Others:
+        """The difference."""
+        return Others(
+            self.members - before.members, self.servers - before.servers, self.queued - before.queued
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"the members took {self.members:.1f} s of processor time, PostgreSQL and NATS {self.servers:.1f} s; the "
+            f"mediators waited {self.queued:.1f} s for a core"
+        )
+
+
+def _queued_s(process: int) -> float:
+    """Seconds in which threads of a process could run and had no core (proc(5): schedstat)."""
+    threads = Path(f"/proc/{process}/task").glob("*/schedstat")
+    return sum(int(one.read_text().split()[1]) for one in threads) / 1e9
 
 
 async def logged_in(mediators: list[Mediator], parts: list[list[Member]]) -> Cost:
     """Log in each part at its mediator."""
     await asyncio.sleep(SETTLE_S)
     memory, cpu, began = _resident_kb(mediators), _cpu_s(mediators), time.monotonic()
+    before = Others.now(mediators)
     await asyncio.gather(
         *(log_in(part, _pin(one), one.host) for part, one in zip(parts, mediators, strict=True))
     )
     wall = time.monotonic() - began
     count, spent = sum(map(len, parts)), _cpu_s(mediators) - cpu
+    others = Others.now(mediators).since(before)
     await asyncio.sleep(SETTLE_S)
-    return Cost(count / spent, (_resident_kb(mediators) - memory) / count, wall)
+    return Cost(count / spent, (_resident_kb(mediators) - memory) / count, wall, others)
 
 
 def _pin(mediator: Mediator) -> IdentityKey:
@@ -361,6 +417,7 @@ async def mediators(directory: Path, server: Postgres, bus: str, count: int, par
                 f"{count} logins a second of processor time: one with SQLite {one.per_s:.0f} ({one.wall_s:.1f} s in "
                 f"all), two on PostgreSQL {both.per_s:.0f} ({both.wall_s:.1f} s in all), ratio "
                 f"{both.per_s / one.per_s:.2f}\n"
+                f"meanwhile, with one: {one.others}\nwith two: {both.others}\n"
                 f"memory a member: one {one.memory_kb:.1f} KB, two {both.memory_kb:.1f} KB, ratio "
                 f"{both.memory_kb / one.memory_kb:.2f}",
                 flush=True,
@@ -377,12 +434,12 @@ async def mediators(directory: Path, server: Postgres, bus: str, count: int, par
             moving = halves[0][:MOVING]
             close(halves[0][MOVING:])
             await asyncio.sleep(SETTLE_S)
-            before = two[1].cpu_s()
+            before, others = two[1].cpu_s(), Others.now(two, two[1:])
             back, knew = await failover(two[0], two[1], moving, elsewhere)
             print(
                 f"{len(moving)} members of a killed mediator: half logged in at the other after "
                 f"{back[len(back) // 2]:.1f} s, all after {back[-1]:.1f} s, and everybody knows after {knew:.1f} s; "
-                f"{two[1].cpu_s() - before:.1f} s of its processor time",
+                f"{two[1].cpu_s() - before:.1f} s of its processor time. {Others.now(two, two[1:]).since(others)}",
                 flush=True,
             )
     finally:
@@ -403,7 +460,7 @@ def relays(rounds: int) -> None:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def postgres(directory: Path) -> Iterator[Postgres]:
     server = Postgres(directory, durable=True)
     server.start()
@@ -413,7 +470,7 @@ def postgres(directory: Path) -> Iterator[Postgres]:
         server.stop()
 
 
-@contextmanager
+@contextlib.contextmanager
 def bus_of(directory: Path, server: Postgres) -> Iterator[str]:
     """The address of a bus: NATS, or PostgreSQL where there is no NATS."""
     if shutil.which("nats-server") is None:

@@ -14,12 +14,22 @@ A host that is a member already gets its membership again, with an invite in any
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from mediator.core.leasegrants import Exhausted, GrantLease, LeaseKey, missing_leases
-from netctl.config.resolve.guests import Guest, refused_keys, with_guests, without_keys
+from mediator.core.leasegrants import (
+    Exhausted,
+    GrantLease,
+    LeaseKey,
+    first_free,
+    fixed_addresses,
+    missing_leases,
+    pool_size,
+    usable,
+)
+from netctl.config.resolve.guests import Guest, obstacle, refused_keys, with_guests, without_keys
 from netctl.model.document import Document, Network
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
@@ -74,7 +84,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The store's records of members that joined by invite, as one transaction reads them."""
+    """The store's records of members that joined by invite, as one transaction reads them.
+
+    A decision about one applicant (`decide`) needs a part of them: see there.
+    """
 
     admissions: tuple[Admission, ...] = ()
     revoked: Mapping[WireGuardKey, str] = field(default_factory=dict)
@@ -87,20 +100,26 @@ class Book:
         """The identity of a member that joined by invite."""
         return next((entry.identity for entry in self.admissions if entry.key == key), None)
 
-    def admitted(self, verdict: Verdict) -> Book:
-        """The book with the verdict's admission, as in the store after the same transaction."""
+    def admitted(self, verdict: Verdict, number: int = 0) -> Book:
+        """The book with the verdict's admission, as in the store after the same transaction. `number`: its state's."""
         if not verdict.fresh:
             return self
-        entries = sorted(
-            (*self.admissions, verdict.admission),
-            key=lambda entry: (entry.joined_s, entry.name, entry.network),
-        )
+        entries = list(self.admissions)
+        at = bisect_left(entries, _order(verdict.admission), key=_order)
+        if entries[at : at + 1] == [verdict.admission]:  # read from the store since
+            return self
+        entries.insert(at, verdict.admission)
         leases, lease = dict(self.leases), verdict.lease
         if lease is not None:
             if lease.taken_from is not None:
                 leases.pop((lease.network, lease.taken_from), None)
             leases[lease.network, lease.key] = lease.address
-        return Book(tuple(entries), self.revoked, leases, self.number)
+        return Book(tuple(entries), self.revoked, leases, number or self.number)
+
+
+def _order(entry: Admission) -> tuple[int, str, str]:
+    """The order of a book."""
+    return entry.joined_s, entry.name, entry.network
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +166,7 @@ def guests_of(document: Document, book: Book) -> list[Guest]:
 
 
 def needs_book(invite: Invite | None, now_s: float, *, known: bool) -> bool:
-    """Whether `decide` might not refuse, so that reading the whole book is worth it: any host can send invalid tokens.
+    """Whether `decide` might not refuse, so that reading the book is worth it: any host can send invalid tokens.
 
     `known`: whether the applicant's key is a guest's already.
     """
@@ -155,7 +174,14 @@ def needs_book(invite: Invite | None, now_s: float, *, known: bool) -> bool:
 
 
 def decide(document: Document, book: Book, invite: Invite | None, who: Applicant, now_s: float) -> Verdict:
-    """Decide on an applicant. Raises RemoteError, whose text says what the user can do."""
+    """Decide on an applicant. Raises RemoteError, whose text says what the user can do.
+
+    The decision is the same with the whole book and with these parts of it, which a store can find without reading
+    more: whether the applicant's key is revoked; the entries with its key, its identity or one of `names_for`, those of
+    other networks without their network; those that wait in the network, at most `MAX_PENDING`; all that are in it if
+    it is a `mode: lan`; and of the network's leases that of the key, and those of `leasegrants.places` up to the first
+    free one. With as many guests as there may be (`MAX_GUESTS`), or without a free address, it needs the whole book.
+    """
     if invite is None or invite.revoked:
         raise RemoteError(
             "the mediator knows no such invite, or it was revoked: ask for another", "invite.unknown"
@@ -184,7 +210,8 @@ def decide(document: Document, book: Book, invite: Invite | None, who: Applicant
         else _name(document, book, invite.name or who.name, bool(invite.name) or who.exact)
     )
     admission = Admission(who.key, who.identity, name, network.id, invite.id, pending, int(now_s))
-    return Verdict(admission, network.name, True, None if pending else _lease(document, book, admission))
+    lease = None if pending else _lease(document, book, network, admission)
+    return Verdict(admission, network.name, True, lease)
 
 
 def _network(document: Document, invite: Invite) -> Network:
@@ -206,23 +233,43 @@ def _check_key(document: Document, book: Book, who: Applicant) -> None:
             raise RemoteError("one of this host's two keys belongs to another member", "enrol.mixed")
 
 
+def names_for(wanted: str, *, exact: bool) -> Iterator[str]:
+    """The names that a host may get, best first."""
+    yield wanted
+    for number in range(2, MAX_SUFFIX + 1) if not exact else ():
+        end = f"-{number}"
+        yield wanted[: 63 - len(end)].rstrip("-") + end
+
+
 def _name(document: Document, book: Book, wanted: str, exact: bool) -> str:
-    taken = {*document.members, *(entry.name for entry in book.admissions)}
-    if wanted not in taken:
-        return wanted
-    if not exact:
-        for number in range(2, MAX_SUFFIX + 1):
-            end = f"-{number}"
-            if (name := wanted[: 63 - len(end)].rstrip("-") + end) not in taken:
-                return name
+    taken = {entry.name for entry in book.admissions}
+    for name in names_for(wanted, exact=exact):
+        if name not in taken and name not in document.members:
+            return name
     raise RemoteError(f"the name '{wanted}' is taken: say another with `--name`", "enrol.name")
 
 
-def _lease(document: Document, book: Book, admission: Admission) -> GrantLease | None:
+def _lease(document: Document, book: Book, network: Network, admission: Admission) -> GrantLease | None:
     """The address of the new member, granted in the same transaction. Raises RemoteError if none is left."""
-    trial, waiting = effective(document, Book((*book.admissions, admission), book.revoked, book.leases))
-    if admission.name in waiting:
-        raise RemoteError(waiting[admission.name], "invite.full")
+    guest = Guest(admission.name, admission.key, (network.name,), admission.identity)
+    others = [other for other in guests_of(document, book) if other.key != guest.key]
+    if (reason := obstacle(document, guest, network, others)) is not None:
+        raise RemoteError(reason, "invite.full")
+    if network.ipv4 is None:
+        return None
+    held = {
+        key: address
+        for (where, key), address in book.leases.items()
+        if where == network.id and usable(network.ipv4, address)
+    }
+    fixed = fixed_addresses(network)
+    if guest.key in held and held[guest.key] not in fixed:
+        return None
+    taken = fixed.union(held.values())
+    free = first_free(network, guest.key, taken, pool_size(network.ipv4))
+    if free is not None:
+        return GrantLease(network.id, guest.key, free)
+    trial, _ = effective(document, Book((*book.admissions, admission), book.revoked, book.leases))
     for item in missing_leases(trial, book.leases):
         if isinstance(item, Exhausted):
             if (item.network, item.member) == (admission.network, admission.name):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
 
 from netctl.model import derive
 from netctl.model.document import Document, MemberState, Network
@@ -50,6 +51,35 @@ def _walk(pool: IPv4Network, start: int) -> Iterator[IPv4Address]:
     base = int(pool.network_address) + 1
     for step in range(count):
         yield IPv4Address(base + (start + step) % count)
+
+
+def fixed_addresses(network: Network) -> set[IPv4Address]:
+    """The addresses that the document gives to members of a network."""
+    return set(_fixed(network).values())
+
+
+def first_free(
+    network: Network, key: WireGuardKey, taken: Container[IPv4Address], most: int
+) -> IPv4Address | None:
+    """The first free one of `most` addresses of the network's pool, from the key's own place in it on."""
+    assert network.ipv4 is not None
+    places = _walk(network.ipv4, derive.lease_start(network.id, network.ipv4, key))
+    return next((address for address in islice(places, most) if address not in taken), None)
+
+
+def places(network: Network, key: WireGuardKey, most: int) -> list[tuple[IPv4Address, IPv4Address]]:
+    """The ranges, first and last address, of what `first_free` looks at."""
+    assert network.ipv4 is not None
+    count, base = pool_size(network.ipv4), int(network.ipv4.network_address) + 1
+    start = derive.lease_start(network.id, network.ipv4, key)
+    end = min(start + most, count)
+    found = [(start, end), (0, most - (end - start))]
+    return [(IPv4Address(base + a), IPv4Address(base + b - 1)) for a, b in found if b > a]
+
+
+def pool_size(pool: IPv4Network) -> int:
+    """Count of addresses that hosts may have."""
+    return max(0, pool.num_addresses - 2)
 
 
 def usable(pool: IPv4Network, address: IPv4Address) -> bool:

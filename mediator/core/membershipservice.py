@@ -327,22 +327,26 @@ class MembershipService:
             kept = yield from self._redeemed(request, now_s)
         except NetctlError as error:
             return self.hub.refuse(request.connection, _remote(error))
-        verdict, book = kept.outcome
+        verdict, number = kept.outcome
         entry = verdict.admission
         answer = w.Enrolled(entry.name, verdict.network, admitted=not entry.pending)
         if not verdict.fresh:
             before = self.book
-            yield from self._known_before(book)
-            if self.book == before:
+            try:
+                yield from self._known_before(entry, number)
+            except LocalError as error:
+                return self.hub.refuse(request.connection, _remote(error))
+            if self.book is before:
                 return [fx.Send(request.connection, answer)]
             return self._answer(request.connection, answer, kept.now)
-        if (yield from self._took(book)):
+        if (yield from self._reached(number)) or number > self.number:
+            self.book = self.book.admitted(verdict, number)
             self.hub.granted([verdict.lease] if verdict.lease is not None else [])
         waits = ", waits for approval" if entry.pending else ""
         said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer, kept.now)]
 
-    def _redeemed(self, request: Redeem, now_s: int) -> Job[Committed[tuple[a.Verdict, a.Book]]]:
+    def _redeemed(self, request: Redeem, now_s: int) -> Job[Committed[tuple[a.Verdict, int]]]:
         """Redeem with the document in force, which another mediator may have changed. Raises NetctlError."""
         tries = 0
         while True:
@@ -356,13 +360,12 @@ class MembershipService:
                     raise
             yield from self.look_again()
 
-    def _known_before(self, book: a.Book) -> Job[None]:
-        """A host was admitted before: by a commit without an answer, or by another mediator."""
+    def _known_before(self, entry: a.Admission, number: int) -> Job[None]:
+        """A host was admitted before: by a commit without an answer, or by another mediator. Raises LocalError."""
         if self.shared:
-            yield from self.catch_up(book.number)
-        elif book != self.book:
-            self.book = book
-            self.hub.restore_leases(book.leases)
+            yield from self.catch_up(number)
+        elif entry not in self.book.admissions:
+            yield from self.look_again()
 
     def rekey(self, request: Rekey, now_s: int) -> Job[list[fx.Effect]]:
         """Give a member that joined its new keys."""

@@ -63,8 +63,11 @@ def commit(change: Change[T]) -> Job[Committed[T]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Redemption(Change[tuple[Verdict, Book]]):
-    """Admit a host: invite use, membership and lease in one transaction. Raises RemoteError if the host is refused."""
+class Redemption(Change[tuple[Verdict, int]]):
+    """Admit a host: invite use, membership and lease in one transaction. Raises RemoteError if the host is refused.
+
+    Its result: the verdict, and the number of the state in which the host is a member (`MemberStore.redeem`).
+    """
 
     document: Document
     who: Applicant

@@ -99,14 +99,15 @@ class MemberStore(Protocol):
     async def revoke_invite(self, identifier: str, now_s: int, *, by: str) -> None:
         """Make an invite invalid; members that joined with it stay."""
 
-    async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+    async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, int]:
         """Admit a host: use, membership and lease in one transaction. Raises RemoteError if the host is refused.
 
-        Returns the book after the change, as do the methods below.
+        Returns the number of the state in which it is a member, or 0 if states have no numbers: the caller changes the
+        book that it has (`Book.admitted`). What is read and written does not grow with the members.
         """
 
     async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
-        """Admit a pending member."""
+        """Admit a pending member. Returns the book after the change, as do the methods below."""
 
     async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Book:
         """Revoke a key for good; its addresses stay bound to the key, its relay port rests."""

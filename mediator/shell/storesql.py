@@ -9,20 +9,28 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from mediator.core import admissions as a
 from mediator.core import audit as log
 from mediator.core.kept import Kept, StoredDocument
-from mediator.core.leasegrants import GrantLease, LeaseKey
+from mediator.core.leasegrants import (
+    GrantLease,
+    LeaseKey,
+    first_free,
+    fixed_addresses,
+    places,
+    pool_size,
+)
 from mediator.core.pairs import PairGrant
 from mediator.core.relay_grants import GRANT_TTL_S
 from mediator.core.transactions import Basis, Outdated
 from mediator.shell.sqlsession import Row, Session
 from mediator.shell.storeschema import TABLES
-from netctl.model.document import Document
+from netctl.config.resolve.guests import MAX_GUESTS
+from netctl.model.document import Document, Mode, Network
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.wire.invite import TOKEN_LEN, token_hash
@@ -37,6 +45,9 @@ ID_LEN = 6
 MAX_INVITES = 10_000
 FEW = 100
 """Most keys that a query names; for more, it reads the whole table."""
+NEAR = 64
+WIDER = 8
+"""Addresses of a pool in which a free one is searched first, and by how much the search is widened each time."""
 MAX_DOCUMENTS = 20
 """Documents kept in a store that several mediators use. Only the newest is in force; the others are for people."""
 _INVITE = "id, network, uses, used, made_s, expires_s, revoked, name"
@@ -117,6 +128,75 @@ async def book(db: Session) -> a.Book:
     )
     revoked = {WireGuardKey(key): name for key, name in await db.rows("SELECT member, name FROM revoked")}
     return a.Book(admissions, revoked, await leases(db), await generation(db) if db.shared else 0)
+
+
+_GUESTS = (
+    "SELECT g.member, g.identity, g.name, a.network, a.invite, a.pending, a.joined_s FROM guest g "
+    "LEFT JOIN admission a ON a.member = g.member AND a.network = ? WHERE "
+)
+
+
+async def book_for(db: Session, document: Document, invite: a.Invite, who: a.Applicant) -> a.Book:
+    """The parts of the book that `mediator.core.admissions.decide` needs for an applicant.
+
+    What is read does not grow with the members, except those that wait for approval and those of a `mode: lan`.
+    """
+    network = next((one for one in document.networks.values() if one.id == invite.network), None)
+    if network is None:
+        return a.Book()
+    asked = "SELECT (SELECT count(*) FROM guest), (SELECT name FROM revoked WHERE member = ?)"
+    guests, revoked = (await db.rows(asked, who.key.raw))[0]
+    if guests >= MAX_GUESTS:
+        return await book(db)
+    names = tuple(a.names_for(invite.name or who.name, exact=bool(invite.name) or who.exact))
+    found: dict[WireGuardKey, a.Admission] = {}
+    theirs = f"g.member = ? OR g.identity = ? OR g.name IN ({','.join('?' * len(names))})"
+    wanted: list[tuple[str, tuple[Any, ...]]] = [(theirs, (who.key.raw, who.identity.raw, *names))]
+    if network.join.approve == "manual":
+        wanted.append((f"a.pending <> 0 LIMIT {a.MAX_PENDING}", ()))
+    if network.mode is Mode.LAN:
+        wanted.append(("a.pending = 0", ()))
+    for which, values in wanted:
+        for key, identity, name, where, by, pending, joined_s in await db.rows(
+            _GUESTS + which, network.id, *values
+        ):
+            found[WireGuardKey(key)] = a.Admission(
+                WireGuardKey(key),
+                IdentityKey(identity),
+                name,
+                where or "",
+                by or "",
+                bool(pending),
+                joined_s or 0,
+            )
+    held = await _leases_near(db, network, who.key)
+    if held is None:
+        return await book(db)
+    return a.Book(tuple(found.values()), {who.key: revoked} if revoked is not None else {}, held)
+
+
+async def _leases_near(
+    db: Session, network: Network, key: WireGuardKey
+) -> dict[LeaseKey, IPv4Address] | None:
+    """The key's lease in the network, and those of its places up to the first free one; None: none is free."""
+    held: dict[LeaseKey, IPv4Address] = {}
+    if network.ipv4 is None:
+        return held
+    fixed, most, size = fixed_addresses(network), NEAR, pool_size(network.ipv4)
+    while size:
+        most = min(most, size)
+        ranges = [int(address) for part in places(network, key, most) for address in part]
+        near = " OR ".join(["member = ?", *["address BETWEEN ? AND ?"] * (len(ranges) // 2)])
+        rows = await db.rows(
+            f"SELECT member, address FROM lease WHERE network = ? AND ({near})", network.id, key.raw, *ranges
+        )
+        held |= {(network.id, WireGuardKey(member)): IPv4Address(address) for member, address in rows}
+        if first_free(network, key, fixed.union(held.values()), most) is not None:
+            return held
+        if most == size:
+            return None
+        most *= WIDER
+    return None
 
 
 async def in_force(db: Session, known: str) -> StoredDocument | None:
@@ -367,15 +447,20 @@ async def _revoke_invite(db: Session, identifier: str, now_s: int, by: str) -> N
     await _note(db, now_s, by, "invite-revoked", identifier)
 
 
-async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+async def redeem(db: Session, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, int]:
+    """Admit a host. Of `MemberStore`."""
     await _check_document(db, document.digest)
     rows = await db.rows(f"SELECT {_INVITE} FROM invite WHERE hash=?", token_hash(who.token))
     invite = _invite(rows[0]) if rows else None
-    known = bool(await db.rows("SELECT 1 FROM guest WHERE member=?", who.key.raw))
-    before = await book(db) if a.needs_book(invite, now_s, known=known) else a.Book()
+    before = a.Book()
+    if invite is not None and (
+        a.needs_book(invite, now_s, known=False)
+        or a.needs_book(invite, now_s, known=await _guest_name(db, who.key) is not None)
+    ):
+        before = await book_for(db, document, invite, who)
     verdict = a.decide(document, before, invite, who, now_s)
     if not verdict.fresh:
-        return verdict, before
+        return verdict, await generation(db) if db.shared else 0
     entry = verdict.admission
     used = "UPDATE invite SET used=used+1 WHERE id=? AND used<uses AND revoked=0"
     if not await db.change(used, entry.invite):
@@ -396,7 +481,7 @@ async def _redeem(db: Session, document: Document, who: a.Applicant, now_s: int)
     )
     await _grant(db, [verdict.lease] if verdict.lease is not None else [])
     await _note(db, now_s, entry.name, "joined", entry.name, log.of_joined(verdict))
-    return verdict, replace(before.admitted(verdict), number=await _advance(db))
+    return verdict, await _advance(db)
 
 
 async def _approve(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
@@ -540,9 +625,9 @@ class SqlStore:
         """Of `MemberStore`."""
         await self._ask("to revoke an invite", lambda db: _revoke_invite(db, identifier, now_s, by))
 
-    async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, a.Book]:
+    async def redeem(self, document: Document, who: a.Applicant, now_s: int) -> tuple[a.Verdict, int]:
         """Of `MemberStore`."""
-        return await self._ask("a new member", lambda db: _redeem(db, document, who, now_s))
+        return await self._ask("a new member", lambda db: redeem(db, document, who, now_s))
 
     async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
         """Of `MemberStore`."""

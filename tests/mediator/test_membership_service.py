@@ -57,12 +57,10 @@ class Desk:
         self.connect(number)
         return Redeem(number, host(number, f"host{number}"))
 
-    def verdict(self, change: c.Change[Any]) -> tuple[a.Verdict, a.Book]:
+    def verdict(self, change: c.Change[Any]) -> tuple[a.Verdict, int]:
         """What a store answers that carries it out."""
         assert isinstance(change, c.Redemption)
-        book = self.service.book
-        verdict = a.decide(change.document, book, self.invite, change.who, change.now_s)
-        return verdict, book.admitted(verdict)
+        return a.decide(change.document, self.service.book, self.invite, change.who, change.now_s), 0
 
     def joined(self, number: int) -> None:
         """A host comes in and is answered."""
@@ -122,19 +120,23 @@ def test_a_host_that_was_let_in_by_a_commit_whose_answer_was_lost_gets_its_answe
     desk = Desk()
     request = desk.asks(10)
     job = desk.service.redeem(request, NOW)
-    _, book = desk.verdict(next(job))
+    verdict, _ = desk.verdict(next(job))
     with pytest.raises(StopIteration):
         job.throw(LocalError("the connection was lost"))
+    book = a.Book().admitted(verdict)
     again = desk.service.redeem(request, NOW)
     next(again)
     there = a.decide(desk.service.document, book, desk.invite, request.applicant, NOW)
     assert not there.fresh
-    assert finish(again, (there, book)) == []
+    reading = again.send(c.Committed((there, 0), 1.0, UNIX_S))
+    assert reading == c.Reading(0), "it is in the store and not here"
+    assert finish(again, Kept(book, {}, (), {}, 1, "s")) == []
+    desk.perform(desk.service.news())
     desk.perform(desk.service.handle_timer(2.0, UNIX_S))
     assert desk.service.hub.addresses("lan", "host10", key(10))
     third = desk.service.redeem(request, NOW)
     next(third)
-    (answer,) = finish(third, (there, book))
+    (answer,) = finish(third, (there, 0))
     assert answer == fx.Send(10, w.Enrolled("host10", "lan", admitted=True)), "it is at once a member again"
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,12 +19,17 @@ from mediator.core import audit as log
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant, pair_of
 from mediator.core.transactions import Basis, Outdated
+from mediator.shell import storesql
 from mediator.shell.memberstore import MemberStore
 from mediator.shell.postgresstore import PostgresStore
+from mediator.shell.sqlsession import Row, Session
 from mediator.shell.store import Store
+from mediator.shell.storeschema import TABLES
 from mediator.shell.storesql import MAX_DOCUMENTS, SqlStore
 from mediator.shell.storethread import StoreThread
+from netctl.model.document import Document, Mode
 from netctl.model.errors import LocalError, RemoteError
+from netctl.model.keys import WireGuardKey
 from netctl.system.tasks import awaited
 from tests.mediator.contractkit import Open, applicant, invited, run
 from tests.mediator.postgreskit import Postgres
@@ -53,11 +62,14 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
         await store.reserve_generation(77)
         token = await invited(store, 3)
         for number, name in ((12, "zoe"), (10, "amy"), (11, "bob")):
-            verdict, book = await store.redeem(DOCUMENT, applicant(number, token, name), NOW)
+            book = (await store.kept()).book
+            verdict, _ = await store.redeem(DOCUMENT, applicant(number, token, name), NOW)
             assert verdict.admission.name == name
-            assert book == (await store.kept()).book
-        verdict, book = await store.redeem(DOCUMENT, applicant(11, token), NOW)
-        assert (verdict.fresh, book) == (False, (await store.kept()).book)
+            assert book.admitted(verdict) == (await store.kept()).book
+        book = (await store.kept()).book
+        verdict, _ = await store.redeem(DOCUMENT, applicant(11, token), NOW)
+        assert (verdict.fresh, book.admitted(verdict)) == (False, book)
+        assert book == (await store.kept()).book
         await store.add([], [(key(10), 40001), (key(11), 40002), (key(12), 40003)])
         changes: tuple[Callable[[], Awaitable[Any]], ...] = (
             lambda: store.rekey(key(10), key(30), identity(30), NOW, by="amy", unix_s=NOW),
@@ -152,13 +164,138 @@ def test_what_is_refused_is_refused_in_the_same_words(open_store: Open) -> None:
     run(open_store, main)
 
 
+class Counting:
+    """A session that counts the rows that are read."""
+
+    def __init__(self, db: Session) -> None:
+        self._db = db
+        self.read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        found = await self._db.rows(sql, *values)
+        self.read += len(found)
+        return found
+
+
+def test_an_admission_reads_no_more_rows_in_a_large_network_than_in_a_small_one(open_store: Open) -> None:
+    """One look at all leases and members for each admission let a mediator admit some twenty hosts a second."""
+
+    async def main(store: MemberStore) -> None:
+        assert isinstance(store, SqlStore)
+        wide, token, read = document("10.64.0.0/12"), await invited(store, 9), list[int]()
+        pool = wide.networks["lan"].ipv4
+        assert pool is not None
+
+        async def fill(db: Session) -> None:
+            there = [(key(5_000 + n).raw, identity(5_000 + n).raw, f"old{n}") for n in range(2_000)]
+            await db.insert_many("guest", TABLES["guest"], there)
+            rows = [(LAN, member, "abcdef", 0, NOW) for member, _, _ in there]
+            await db.insert_many("admission", TABLES["admission"], rows)
+
+        async def admit(db: Session, number: int) -> None:
+            counting = Counting(db)
+            who = applicant(number, token, f"new{number}")
+            await storesql.redeem(cast(Session, counting), wide, who, NOW)
+            read.append(counting.read)
+
+        await store.within("a new member", lambda db: admit(db, 10))
+        await store.add([GrantLease(LAN, key(5_000 + n), pool[100 * n + 10]) for n in range(2_000)], [])
+        await store.within("many members", fill)
+        await store.within("a new member", lambda db: admit(db, 11))
+        assert read[1] <= read[0] + 5, "those in the part of the pool where its place is"
+        assert len((await store.kept()).book.admissions) == 2_002
+
+    run(open_store, main)
+
+
+CHANCE_SEEDS = 60
+
+
+def test_a_decision_is_the_same_with_the_parts_of_the_book_that_it_needs_as_with_the_whole(
+    tmp_path: Path,
+) -> None:
+    """Small pools and few names, so that most are taken; networks of either mode; former members with leases."""
+    seen: set[str] = set()
+    for seed in range(CHANCE_SEEDS):
+        chance = random.Random(seed)
+        join = {"approve": chance.choice(["auto", "auto", "manual"])}
+        full = seed % 4 == 0
+        bits = 29 if full else chance.choice([20, 24, 25, 27, 29])
+        there = document(f"10.1.0.0/{bits}", **join)
+        network = there.networks["lan"]
+        if chance.random() < 0.2:
+            networks = {**there.networks, "lan": replace(network, mode=Mode.LAN)}
+            there = replace(there, networks=networks)
+        pool = network.ipv4
+        assert pool is not None
+        path = tmp_path / f"{seed}.db"
+        with closing(Store(path)) as store:
+            places = chance.sample(range(1, pool.num_addresses - 1), min(100, pool.num_addresses - 2))
+            count = (
+                len(places) if full else chance.choice([0, len(places) // 2, len(places) - 1, len(places)])
+            )
+            members = [key(100 + n) for n in range(count)]
+            store.add([GrantLease(LAN, one, pool[at]) for one, at in zip(members, places, strict=False)], [])
+
+            store.perform("members", partial(_fill, members=members, chance=chance, all_in=full))
+            for _ in range(6):
+                invite = a.Invite("abcdef", LAN, 9, chance.choice([0, 9]), NOW - 1, NOW + 9)
+                number = chance.choice([9, 30, 31, 1, 5, *range(100, 104)])
+                other = number if chance.random() < 0.8 else chance.randrange(100, 110)
+                name = chance.choice(["n", "n1", "n-2", "fresh", "home", "gone"])
+                who = a.Applicant(key(number), identity(other), name, chance.random() < 0.3, b"")
+                whole = store.perform("all", storesql.book, writes=False)
+                some = partial(storesql.book_for, document=there, invite=invite, who=who)
+                part = store.perform("a part", some, writes=False)
+                verdicts = [_decided(there, one, invite, who) for one in (whole, part)]
+                assert verdicts[0] == verdicts[1], (seed, who)
+                seen.add(
+                    verdicts[0] if isinstance(verdicts[0], str) else "fresh" if verdicts[0].fresh else "old"
+                )
+    assert {
+        "fresh",
+        "old",
+        "invite.full",
+        "enrol.name",
+        "enrol.mixed",
+        "enrol.revoked",
+        "enrol.known",
+    } <= seen
+
+
+async def _fill(db: Session, members: list[WireGuardKey], chance: random.Random, *, all_in: bool) -> None:
+    """Some of those with a lease are guests, and unless `all_in` some of them wait or are in another network."""
+    names = [f"n{number}" if number else "n" for number in range(400)]
+    count = min(len(members), 300)
+    chosen = chance.sample(names[: max(5, len(members))], count)
+    some = chance.sample(members, count)
+    rows = [(one.raw, identity(100 + n).raw, chosen[n]) for n, one in enumerate(some)]
+    await db.insert_many("guest", TABLES["guest"], rows)
+    where, waits = ([LAN], [0]) if all_in else ([LAN, LAN, LAN, "another"], [0, 0, 1])
+    found = [(chance.choice(where), row[0], "abcdef", chance.choice(waits), NOW) for row in rows]
+    await db.insert_many("admission", TABLES["admission"], found)
+    await db.change("INSERT INTO revoked (member, name, at_s) VALUES (?,?,?)", key(9).raw, "x", 1)
+
+
+def _decided(there: Document, book: a.Book, invite: a.Invite, who: a.Applicant) -> a.Verdict | str:
+    try:
+        return a.decide(there, book, invite, who, NOW)
+    except RemoteError as error:
+        return error.code
+
+
 def test_names_come_in_the_order_of_their_letters_codes(open_store: Open) -> None:
     """Whatever language the database sorts for: the book after an admission is put together from memory."""
 
     async def main(store: MemberStore) -> None:
         token = await invited(store, 9)
+        book = a.Book()
         for number, name in enumerate(("b-2", "b1", "a", "z-2", "z1", "1")):
-            _, book = await store.redeem(DOCUMENT, applicant(40 + number, token, name), NOW)
+            verdict, _ = await store.redeem(DOCUMENT, applicant(40 + number, token, name), NOW)
+            book = book.admitted(verdict)
             assert book == (await store.kept()).book
         assert [entry.name for entry in book.admissions] == ["1", "a", "b-2", "b1", "z-2", "z1"]
 
@@ -288,8 +425,8 @@ def test_every_change_that_members_see_takes_the_next_number_of_one_sequence(clu
         await first.reserve_generation(1000)
         token = await invited(first, 5)
         assert await second.state() == 1000, "an invite is nothing that a member sees"
-        _, book = await second.redeem(DOCUMENT, applicant(10, token), NOW)
-        assert book.number == 1001
+        _, number = await second.redeem(DOCUMENT, applicant(10, token), NOW)
+        assert number == 1001
         assert await first.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], []) == 1002
         book = await second.revoke(key(10), "newbie", NOW, unix_s=NOW, by="amy")
         assert book.number == 1003

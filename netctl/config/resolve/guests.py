@@ -7,7 +7,7 @@ routes, and never with a name or a key that the document already uses.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netctl.config.load.semantic import INVITED_GROUP, SEGMENT_MAX_MEMBERS
@@ -101,6 +101,27 @@ def _obstacle(
     if guest.name in members:
         return f"the name '{guest.name}' belongs to another key"
     return f"there are more than {MAX_GUESTS} invited members" if count >= MAX_GUESTS else None
+
+
+def obstacle(document: Document, guest: Guest, network: Network, others: Sequence[Guest]) -> str | None:
+    """Why a guest, no member of the document, would have to wait if it came to this network after the others.
+
+    None: it takes part at once. `others`: the present guests of this network at least; none of them has its name.
+    """
+    refused = refused_keys(document)
+    reason = _obstacle(guest, document.members, refused, len(others))
+    if reason is not None:
+        return reason
+    joined = 0
+    if network.mode is Mode.LAN:
+        known = {member.wireguard for member in document.members.values()}
+        joined = sum(
+            network.name in other.networks
+            and other.key not in known
+            and _obstacle(other, document.members, refused, 0) is None
+            for other in others
+        )
+    return _closed(network, network.name, joined)
 
 
 def _closed(network: Network | None, name: str, joined: int) -> str | None:
