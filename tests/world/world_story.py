@@ -320,7 +320,9 @@ class World:
             return
         documents = [document] if (document := member.lives_by) is not None else []
         # It died in the middle of an apply, which may have been its first: without a document it keeps what it has.
-        if (member.agent is None or not documents) and member.had is not None:
+        # Nor does it change anything while it knows no lease: it died before it kept one, and no mediator tells it any.
+        knows_nothing = member.agent is not None and member.agent.view is None and not member.pins
+        if (member.agent is None or not documents or knows_nothing) and member.had is not None:
             documents.append(member.had)
         known = {other.wireguard: other for document in documents for other in document.members.values()}
         allowed = {name for document in documents for name in sharing(document, member.name)}
