@@ -138,6 +138,10 @@ def region_of(address: SocketAddress) -> str:
     return str(ipaddress.ip_network((address.host.partition("%")[0], 48), strict=False))
 
 
+def _version(address: SocketAddress) -> int:
+    return 6 if address.is_ipv6 else 4
+
+
 class AdmissionLimiter:
     """Counts unauthenticated connections, and bans sources. `now`: monotonic seconds."""
 
@@ -170,9 +174,7 @@ class AdmissionLimiter:
         refused = self._refused(address, now)
         if refused is not None:
             return Admittance(refused)
-        connection = _Unauthenticated(
-            address, prefix_of(address), region_of(address), 6 if address.is_ipv6 else 4
-        )
+        connection = _Unauthenticated(address, prefix_of(address), region_of(address), _version(address))
         crowded = self._crowded(connection)
         if crowded is None:
             return self._enter(self._new_ticket(), connection, now)
@@ -213,8 +215,8 @@ class AdmissionLimiter:
         address = waiting.address
         if (refused := self._refused(address, now)) is not None:
             return Admittance(refused, ticket)
-        version = 6 if address.is_ipv6 else 4
-        return self._enter(ticket, _Unauthenticated(address, waiting.prefix, waiting.region, version), now)
+        connection = _Unauthenticated(address, waiting.prefix, waiting.region, _version(address))
+        return self._enter(ticket, connection, now)
 
     def _new_ticket(self) -> int:
         self._tickets += 1

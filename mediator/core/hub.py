@@ -51,7 +51,7 @@ from mediator.core.membership import Membership, membership_of
 from mediator.core.pace import Pace, Questions
 from mediator.core.pairs import PairGrant, is_app
 from mediator.core.portsbeside import PortsBeside
-from mediator.core.relay_grants import GRANT_TTL_S, Agreement, RelaysApart, grant, nobody
+from mediator.core.relay_grants import GRANT_TTL_S, Agreement, RelaysApart, grant, nobody, usable
 from mediator.core.relay_pairs import PairPort
 from mediator.core.transactions import Basis
 from mediator.core.viewcache import ViewCache, ViewClass
@@ -656,7 +656,7 @@ class Hub:
         until = unix_s + GRANT_TTL_S
         at_pair = is_app(self._membership.by_key[peer])
         if not asked.relay:
-            if not self.beside.usable(own, port, at_pair=at_pair):
+            if not usable(own, port, self.beside.unheld, at_pair=at_pair):
                 return []
             granted = grant(self._secret, own, port, until)
         elif at_pair and asked.relay not in self.registered:

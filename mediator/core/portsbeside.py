@@ -42,10 +42,3 @@ class PortsBeside:
                 self._left_at.setdefault(port, now)
         self.left = frozenset(self._left_at.keys() & self._since.keys())
         return bool(self.left - before)
-
-    def usable(self, own: int, peer: int, *, at_pair: bool) -> bool:
-        """Whether the relay can carry packets from the member with port `own` to `peer`.
-
-        `at_pair`: `peer` is the port of a pair with a stock app, at which the relay both sends and receives.
-        """
-        return peer not in self._since and (at_pair or own not in self._since)

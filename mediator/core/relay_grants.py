@@ -7,7 +7,7 @@ the store knows of ports, and how long they rest, is true for every relay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from netctl.model.document import Mediator
@@ -54,6 +54,15 @@ def grant(secret: bytes, own_port: int, peer_port: int, expires_s: int) -> Grant
 def nobody(relay: IdentityKey) -> bytes:
     """The agreement of a mediator without relays apart. Raises RemoteError."""
     raise RemoteError(f"nothing is agreed on with {relay}", "relay.key")
+
+
+def usable(own: int, peer: int, unheld: Container[int], *, at_pair: bool) -> bool:
+    """Whether a relay can carry packets from the member with port `own` to `peer`.
+
+    `unheld`: ports that the relay could not bind. `at_pair`: `peer` is the port of a pair with a stock app, at which
+    the relay both sends and receives.
+    """
+    return peer not in unheld and (at_pair or own not in unheld)
 
 
 class RelaysApart:
@@ -116,14 +125,13 @@ class RelaysApart:
         own: int,
         peer: int,
         expires_s: int,
-        unheld: Collection[int] = (),
+        unheld: Container[int] = (),
         *,
         at_pair: bool = False,
     ) -> Grant | None:
         """A grant at this relay for two ports of the mediator's range, which begins at `first`; None: it has none.
 
-        `unheld`: ports of the relay that it could not bind. `at_pair`: `peer` is the port of a pair with a stock app,
-        at which the relay both sends and receives.
+        `unheld`, `at_pair`: as of `usable`.
         """
         found = self._relays.get(relay)
         if found is None:
@@ -132,6 +140,6 @@ class RelaysApart:
         ports = [low + port - first for port in (own, peer)]
         if not all(low <= port <= high for port in ports):
             return None
-        if ports[1] in unheld or (ports[0] in unheld and not at_pair):
+        if not usable(ports[0], ports[1], unheld, at_pair=at_pair):
             return None
         return grant(secret, ports[0], ports[1], expires_s)

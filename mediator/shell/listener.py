@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable
 
 from mediator.core.admissionlimiter import AdmissionLimiter, Admittance, Ban, Offence
-from mediator.shell.hungup import has_ended
 from mediator.shell.tlsstream import TlsStream, ready, shake_hands
+from mediator.shell.waitingsockets import WaitingSockets
 from netctl.model.addresses import SocketAddress
 from netctl.system.guard import Guard
 from netctl.system.tasks import Tasks
@@ -68,8 +68,7 @@ class Listener:
         self._said_full_at = float("-inf")
         self._sockets: list[socket.socket] = []
         self._ending: set[TlsStream] = set()
-        self._waiting: dict[int, tuple[socket.socket, SocketAddress]] = {}
-        """Accepted connections that wait for a place, by ticket. Nothing is read from them."""
+        self._waiting = WaitingSockets(limiter, clock)
         self._turns: asyncio.Handle | None = None
         self._hang_up: dict[int, Callable[[], object]] = {}
         """A function that ends each unauthenticated connection, for evictions, by ticket."""
@@ -98,10 +97,7 @@ class Listener:
             asyncio.get_running_loop().remove_reader(opened.fileno())
             opened.close()
         self._sockets.clear()
-        for ticket, (connection, _) in self._waiting.items():
-            connection.close()
-            self._limiter.leave(ticket)
-        self._waiting.clear()
+        self._waiting.close()
         if self._turns is not None:
             self._turns.cancel()
         self._handshakes.cancel()
@@ -144,7 +140,7 @@ class Listener:
             admittance = self._limiter.admit(source, self._clock())
             if admittance.waits:
                 connection.setblocking(False)
-                self._waiting[admittance.ticket] = connection, source
+                self._waiting.add(admittance.ticket, connection, source)
                 if self._turns is None:
                     self._turns = asyncio.get_running_loop().call_later(LOOK_S, self._take_turns)
             else:
@@ -177,14 +173,8 @@ class Listener:
 
     def _take_turns(self) -> None:
         self._turns = None
-        while turns := self._limiter.turns(self._clock()):
-            for admittance in turns:
-                connection, source = self._waiting.pop(admittance.ticket)
-                if admittance.refused is None and has_ended(connection):
-                    connection.close()
-                    self._limiter.leave(admittance.ticket)
-                else:
-                    self._decided(connection, source, admittance)
+        for connection, source, admittance in self._waiting.take():
+            self._decided(connection, source, admittance)
         if self._waiting and self._turns is None:
             self._turns = asyncio.get_running_loop().call_later(LOOK_S, self._take_turns)
 

@@ -27,9 +27,9 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from mediator.core.admissionlimiter import AdmissionLimiter, Admittance, Offence
-from mediator.shell.hungup import has_ended
 from mediator.shell.passing import Taker
 from mediator.shell.relayserver import STAND_IN, RelayServer
+from mediator.shell.waitingsockets import WaitingSockets
 from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError, RemoteError
 from netctl.system.tlslink import LinkState, TlsLink
@@ -112,8 +112,7 @@ class TlsListener:
         self._links: dict[int, _Link] = {}
         self._unauthenticated: dict[int, _Link] = {}
         """By the limiter's ticket."""
-        self._waiting: dict[int, tuple[socket.socket, SocketAddress]] = {}
-        """Connections that wait for a place, by the same. Nothing is read from them."""
+        self._waiting = WaitingSockets(self.limiter, clock)
         self._of_member: dict[int, _Link] = {}
         self._dirty: dict[int, _Link] = {}
         self._number = 0
@@ -130,10 +129,7 @@ class TlsListener:
         """Close every connection."""
         for link in list(self._links.values()):
             self._drop(link)
-        for ticket, (connection, _) in self._waiting.items():
-            connection.close()
-            self.limiter.leave(ticket)
-        self._waiting.clear()
+        self._waiting.close()
         if self._taker is not None:
             self._taker.close()
 
@@ -158,20 +154,14 @@ class TlsListener:
             return
         admittance = self.limiter.admit(source, now)
         if admittance.waits:
-            self._waiting[admittance.ticket] = connection, source
+            self._waiting.add(admittance.ticket, connection, source)
         else:
             self._decided(connection, source, admittance, now)
 
     def _take_turns(self) -> None:
         """Go on with connections that need to wait no longer."""
-        while self._waiting and (turns := self.limiter.turns(now := self._clock())):
-            for admittance in turns:
-                connection, source = self._waiting.pop(admittance.ticket)
-                if admittance.refused is None and has_ended(connection):
-                    connection.close()
-                    self.limiter.leave(admittance.ticket)
-                else:
-                    self._decided(connection, source, admittance, now)
+        for connection, source, admittance in self._waiting.take():
+            self._decided(connection, source, admittance, self._clock())
 
     def _decided(
         self, connection: socket.socket, source: SocketAddress, admittance: Admittance, now: float

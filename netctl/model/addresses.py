@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from netctl.model.remembered import Remembered
+
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 
@@ -63,7 +65,7 @@ def host_prefix(address: Address) -> Prefix:
     return prefix_of(address.packed, address.max_prefixlen)
 
 
-_known: dict[bytes, Prefix] = {}
+_known: Remembered[bytes, Prefix] = Remembered(MAX_KNOWN)
 
 
 def prefix_of(packed: bytes, prefix_len: int) -> Prefix:
@@ -78,9 +80,7 @@ def prefix_of(packed: bytes, prefix_len: int) -> Prefix:
         # Built from the integer: parsing would be most of the cost of reading a large device.
         whole = int.from_bytes(packed, "big")
         found = IPv4Network((whole, prefix_len)) if len(packed) == 4 else IPv6Network((whole, prefix_len))
-        if len(_known) >= MAX_KNOWN:
-            _known.clear()  # who has a prefix keeps it
-        _known[name] = found
+        _known.keep(name, found)
     return found
 
 

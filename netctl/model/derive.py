@@ -12,6 +12,7 @@ import ipaddress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from netctl.model.keys import WireGuardKey
+from netctl.model.remembered import Remembered
 
 NETWORK_ID_BYTES = 8
 VNI_RESERVED = 0  # VNI 0 means "none" to most implementations of RFC 7348
@@ -39,8 +40,7 @@ def ula_prefix(network: str) -> IPv6Network:
     return IPv6Network((int.from_bytes(bits + bytes(8), "big"), 64))
 
 
-_members: dict[tuple[IPv6Network, WireGuardKey], IPv6Address] = {}
-"""At most REMEMBERED; takes less memory than `lru_cache`."""
+_members: Remembered[tuple[IPv6Network, WireGuardKey], IPv6Address] = Remembered(REMEMBERED)
 
 
 def member_ipv6(prefix: IPv6Network, key: WireGuardKey) -> IPv6Address:
@@ -52,9 +52,7 @@ def member_ipv6(prefix: IPv6Network, key: WireGuardKey) -> IPv6Address:
         return known
     host_bits = 128 - prefix.prefixlen
     host = int.from_bytes(_digest("netctl host", key.raw), "big") % max((1 << host_bits) - 1, 1) + 1
-    if len(_members) >= REMEMBERED:
-        _members.clear()
-    return _members.setdefault((prefix, key), IPv6Address(int(prefix.network_address) + host))
+    return _members.keep((prefix, key), IPv6Address(int(prefix.network_address) + host))
 
 
 def underlay_prefix() -> IPv6Network:

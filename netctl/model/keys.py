@@ -6,6 +6,8 @@ import base64
 import binascii
 from dataclasses import dataclass
 
+from netctl.model.remembered import Remembered
+
 KEY_LEN = 32
 MAX_KNOWN = 1 << 16
 """WireGuard keys that are remembered, so that the same key is one object wherever it is read."""
@@ -57,7 +59,7 @@ class WireGuardKey:
         return str(self)[:8]
 
 
-_known: dict[bytes, WireGuardKey] = {}
+_known: Remembered[bytes, WireGuardKey] = Remembered(MAX_KNOWN)
 
 
 def known(raw: bytes) -> WireGuardKey:
@@ -68,9 +70,7 @@ def known(raw: bytes) -> WireGuardKey:
     key = _known.get(raw)
     if key is None:
         key = WireGuardKey(raw)
-        if len(_known) >= MAX_KNOWN:
-            _known.clear()  # who has a key keeps it
-        _known[key.raw] = key
+        _known.keep(key.raw, key)
     return key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -97,8 +98,8 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-@pytest.fixture
-def running(place: Place) -> Iterator[Place]:
+@contextlib.contextmanager
+def relaying(place: Place) -> Iterator[None]:
     command = [sys.executable, "-P", "-m", "mediator.shell.main", "relay", "--listen", HOST]
     command += ["--document", str(place.document), "--state", str(place.state)]
     command += ["--metrics", place.metrics, "--log-level", "info"]
@@ -106,11 +107,17 @@ def running(place: Place) -> Iterator[Place]:
         process = subprocess.Popen(command, stderr=out)
     try:
         wait_for("it relays", lambda: "relaying for" in place.said())
-        yield place
+        yield
         assert process.poll() is None, place.said()
     finally:
         process.terminate()
         assert process.wait(BUSY_S) == 0
+
+
+@pytest.fixture
+def running(place: Place) -> Iterator[Place]:
+    with relaying(place):
+        yield place
 
 
 class Member:
@@ -151,6 +158,16 @@ class Member:
             return True
         finally:
             self.socket.settimeout(BUSY_S)
+
+    def is_answered(self) -> bool:
+        """Whether the relay answers, at all. Closes the socket."""
+        try:
+            self.send(relay.seal(relay.Bind(self.allocation, b"t" * 8), self.key))
+            return not self.hears_nothing()
+        except ConnectionRefusedError:
+            return False
+        finally:
+            self.close()
 
 
 def page(where: str, path: str) -> tuple[int, str]:

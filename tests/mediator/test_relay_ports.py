@@ -16,7 +16,7 @@ import pytest
 
 from mediator.core.hub import Hub
 from mediator.core.portsbeside import LEAVE_AFTER_S, MAX_UNHELD, PortsBeside
-from mediator.core.relay_grants import GRANT_TTL_S
+from mediator.core.relay_grants import GRANT_TTL_S, usable
 from mediator.shell.main import main
 from mediator.shell.relayplace import UNHELD_FILE, UnheldPorts
 from mediator.shell.stateroles import mark_apart
@@ -26,7 +26,7 @@ from netctl.wire import relay
 from netctl.wire.relaysecret import agreed_secret
 from tests.mediator.loopbackkit import HOST, Site
 from tests.mediator.test_hub import APART, MEDIATOR, PIN, Shell, key, with_relays
-from tests.mediator.test_relay_apart import Member, Place, counted, page
+from tests.mediator.test_relay_apart import Member, Place, counted, page, relaying
 from tests.mediator.test_relay_registered import Place as Registering
 from tests.mediator.test_relay_registered import registered, run, until
 from tests.support.freeports import free_ports
@@ -41,33 +41,6 @@ def held(*ports: int) -> Iterator[None]:
             other = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             other.bind((HOST, port))
         yield
-
-
-@contextlib.contextmanager
-def relaying(place: Place) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-P", "-m", "mediator.shell.main", "relay", "--listen", HOST]
-    command += ["--document", str(place.document), "--state", str(place.state)]
-    command += ["--metrics", place.metrics, "--log-level", "info"]
-    with place.log.open("ab") as out:
-        process = subprocess.Popen(command, stderr=out)
-    try:
-        wait_for("it relays", lambda: "relaying for" in place.said())
-        yield process
-        assert process.poll() is None, place.said()
-    finally:
-        process.terminate()
-        process.wait(BUSY_S)
-
-
-def answered(place: Place, own: int, peer: int) -> bool:
-    member = Member(place.granted(own, peer, place.mediators[0]))
-    try:
-        member.send(relay.seal(relay.Bind(member.allocation, b"t" * 8), member.key))
-        return not member.hears_nothing()
-    except ConnectionRefusedError:
-        return False
-    finally:
-        member.close()
 
 
 def test_a_relay_works_with_the_ports_that_it_can_have(
@@ -87,7 +60,9 @@ def test_a_relay_works_with_the_ports_that_it_can_have(
         assert bob.bind().flags is relay.BoundFlag.PEER_BOUND
         ann.close()
         bob.close()
-        assert not answered(place, 2, 1), "from that port nothing could be sent, so nobody is bound with it"
+        assert not Member(place.granted(2, 1, place.mediators[0])).is_answered(), (
+            "from that port nothing could be sent, so nobody is bound with it"
+        )
         assert counted(place)["netctl_relay_ports_unheld"] == 1
         assert page(place.metrics, "/readyz") == (200, "ok, without 1 of 4 relay ports\n")
         mark_apart(place.state)
@@ -156,9 +131,9 @@ def test_the_relay_beside_its_mediator_tells_it_and_nothing_is_granted_there(tmp
                 process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
                 try:
                     await until(lambda: server._hub.beside.unheld == (ports[0], ports[2]))
-                    assert not server._hub.beside.usable(ports[0], ports[1], at_pair=False)
-                    assert not server._hub.beside.usable(ports[1], ports[2], at_pair=True)
-                    assert server._hub.beside.usable(ports[0], ports[1], at_pair=True)
+                    assert not usable(ports[0], ports[1], server._hub.beside.unheld, at_pair=False)
+                    assert not usable(ports[1], ports[2], server._hub.beside.unheld, at_pair=True)
+                    assert usable(ports[0], ports[1], server._hub.beside.unheld, at_pair=True)
                 finally:
                     process.terminate()
                     await asyncio.to_thread(process.wait, BUSY_S)
