@@ -28,7 +28,7 @@ from mediator.shell.stateroles import CERTIFICATE_FILE, refuse_apart
 from mediator.shell.watched import KEPT_FILE
 from netctl.model.errors import LocalError
 from netctl.model.keys import IdentityKey, WireGuardKey
-from netctl.model.portspans import ports_in, spans
+from netctl.model.portspans import checked, ports_in, spans
 from netctl.system.files import write_atomic
 from netctl.wire.relayframe import RELAY_SUBJECT
 
@@ -292,7 +292,7 @@ class UnheldPorts:
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 with self._path.open("rb") as file:
                     rows = json.loads(file.read(MAX_UNHELD_FILE))["ports"]
-                self._ports = ports_in((int(first), min(int(last), 65_535)) for first, last in rows)
+                self._ports = ports_in(checked(rows))
         return self._ports
 
 

@@ -27,6 +27,20 @@ def spans(ports: Iterable[int], most: int = 65_535) -> list[Span]:
     return found
 
 
+def checked(rows: Iterable[Iterable[int]]) -> list[Span]:
+    """Spans that somebody else wrote. Raises ValueError unless they are ports, in order and apart, as `spans` has them:
+    so they name each port once at most.
+    """
+    found: list[Span] = []
+    end = 0
+    for first, last in rows:
+        if not end < int(first) <= int(last) <= 65_535:
+            raise ValueError("these are no spans of ports")
+        end = int(last)
+        found.append((int(first), end))
+    return found
+
+
 def ports_in(some: Iterable[Span]) -> frozenset[int]:
     """All ports of these spans."""
     return frozenset(port for first, last in some for port in range(first, last + 1))

@@ -208,7 +208,20 @@ def test_a_relay_in_wrong_hands_moves_few_members_whatever_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", '{"ports": 7}', '{"ports": [[1]]}', '{"ports": [["x", 2]]}']
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"ports": 7}',
+        '{"ports": [[1]]}',
+        '{"ports": [["x", 2]]}',
+        '{"ports": [[-1000000000000000, 2]]}',
+        '{"ports": [[5, 4]]}',
+        '{"ports": [[65000, 65536]]}',
+        '{"ports": [' + ", ".join(["[1, 65535]"] * 80_000) + "]}",
+    ],
+    ids=lambda text: text[:24],
 )
 def test_a_damaged_file_names_no_port(tmp_path: Path, text: str) -> None:
     (tmp_path / UNHELD_FILE).write_text(text)
