@@ -18,7 +18,7 @@ from mediator.core.relay_pairs import PairPort
 from netctl.model.document import Document
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey
-from netctl.model.portspans import ports_in
+from netctl.model.portspans import Span, checked, ports_in
 from netctl.wire import registration as w
 from netctl.wire.control import Error
 
@@ -123,7 +123,7 @@ class RelayRegistry:
                 return self._register(connection, state, message, now)
             if state.relay and isinstance(message, w.Load):
                 if state.load is None or state.load.unheld != message.unheld:
-                    state.unheld = ports_in(message.unheld)
+                    state.unheld = _ports(message.unheld)
                 state.heard, state.load = now, message
                 return [Tell(connection, (w.Heard(int(w.LIFE_S)),))]
             raise RemoteError("a relay registers, and then tells its load", "register.order")
@@ -196,6 +196,13 @@ class RelayRegistry:
     def _end(self, connection: int, code: str, message: str) -> list[Effect]:
         self.disconnected(connection)
         return [End(connection, Error(code[:64], message[:512]))]
+
+
+def _ports(told: list[Span]) -> frozenset[int]:
+    try:
+        return ports_in(checked(told))
+    except ValueError as error:
+        raise RemoteError(str(error), "message.bad") from None
 
 
 def parts_of(told: Told) -> Iterator[w.Pairs]:

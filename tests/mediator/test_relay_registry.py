@@ -195,6 +195,13 @@ def test_what_is_no_registration_ends_the_connection() -> None:
     assert len(site.registry) == 0
 
 
+@pytest.mark.parametrize("unheld", [[(1, 65_535), (1, 65_535)], [(40_001, 40_000)], [(9, 9), (8, 8)]])
+def test_lacking_ports_out_of_order_end_the_connection(unheld: list[tuple[int, int]]) -> None:
+    site = Site(document(FRA))
+    site.register(1, FRA)
+    assert ended(site.says(1, w.Load(4, 2, 1_000, 8_000, unheld), 1.0)) == "message.bad"
+
+
 def test_silence_another_registration_and_the_document_end_it() -> None:
     site = Site(document(FRA))
     site.registry.connected(1, NONCE, 0.0)
