@@ -67,7 +67,7 @@ class Interests:
         """A view with presence has come: the mediator tells of everybody in it, and forgets what was declared."""
         self._large, self._declared, self._asked_all, self._awaits_all = False, frozenset(), None, False
         self._repeat_due = float("inf")
-        self._known = dict(online)
+        self._known = {key: state for key, state in online.items() if key != self._key}
 
     def _declare(self, now: float) -> tuple[list[Interest], list[WireGuardKey]]:
         if not self._large:
@@ -96,12 +96,17 @@ class Interests:
         return [Interest(all=True)]
 
     def told(self, online: Mapping[WireGuardKey, bool]) -> dict[WireGuardKey, bool | None]:
-        """The mediator has told who is online. Returns what is to be known of it, repetitions included."""
+        """The mediator has told who is online. Returns what is to be known of it, repetitions included, without this
+        member itself: it is online as long as it can be told.
+        """
         heard = {
             key: state
             for key, state in online.items()
-            if not self._large
-            or (key in self._members and (self._asked_all is not None or key in self._declared))
+            if key != self._key
+            and (
+                not self._large
+                or (key in self._members and (self._asked_all is not None or key in self._declared))
+            )
         }
         self._known.update(heard)
         return dict(heard)

@@ -112,13 +112,13 @@ def test_who_looks_at_all_knows_all_for_a_minute() -> None:
     _, sealed = parts(view(COUNT))
     answer = give(client, sealed, 1.2)
     assert not client.awaits_all
-    assert known(answer) == dict.fromkeys((*OTHERS, KEY), True)
+    assert known(answer) == dict.fromkeys(OTHERS, True)
     assert not [effect for effect in answer if isinstance(effect, ViewChanged)]
     assert known(give(client, w.Presence(str(OTHERS[3]), online=False), 2.0)) == {OTHERS[3]: False}
     give(client, w.Pong(1), 50.0)
     assert client.next_timer() <= 1.0 + w.INTEREST_ALL_S
     over = client.handle_timer(1.0 + w.INTEREST_ALL_S)
-    assert known(over) == dict.fromkeys((*OTHERS[1:], KEY))
+    assert known(over) == dict.fromkeys(OTHERS[1:]), "of itself it knows, then too"
     assert known(give(client, w.Presence(str(OTHERS[3]), online=True), 62.0)) == {}
     assert sent(client.look_at_all(63.0)) == [w.Interest(all=True)]
 
@@ -129,7 +129,7 @@ def test_the_same_view_at_a_later_generation_is_no_change_of_it() -> None:
     sealed = parts(replace(view(COUNT), generation=4))[1]
     (told,) = give(client, sealed, 1.2)
     assert isinstance(told, PresenceKnown)
-    assert told.online == dict.fromkeys((*OTHERS, KEY), True)
+    assert told.online == dict.fromkeys(OTHERS, True)
     assert told.kept is not None
     assert told.kept.newest == {PIN: 4}
     assert client.interested(OTHERS[:2], 2.0), "still a large view"
@@ -158,7 +158,7 @@ def test_an_answer_that_repeats_what_is_known_is_no_news_but_an_answer() -> None
     assert give(client, answer, 2.0) == [PresenceKnown({})]
     client.look_at_all(3.0)
     sealed = parts(view(COUNT))[1]
-    assert known(give(client, sealed, 3.1)) == dict.fromkeys((*OTHERS[1:], KEY), True)
+    assert known(give(client, sealed, 3.1)) == dict.fromkeys(OTHERS[1:], True)
     assert give(client, sealed, 3.2) == [PresenceKnown({})]
     again = w.Presence(str(OTHERS[0]), online=True)
     assert known(give(client, again, 4.0)) == {OTHERS[0]: True}, "one member: its path is to be checked"
@@ -194,7 +194,7 @@ def test_who_wants_more_than_can_be_declared_asks_for_all_again_and_again() -> N
     give(client, parts(many)[1], 33.0)
     give(client, w.Pong(1), 80.0)
     over = client.handle_timer(i.RENEW_S + w.INTEREST_ALL_S)
-    assert known(over) == dict.fromkeys(many.members.keys() - set(fewer))
+    assert known(over) == dict.fromkeys(many.members.keys() - {*fewer, KEY})
 
 
 def test_what_was_declared_is_declared_again_from_time_to_time() -> None:
