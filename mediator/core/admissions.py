@@ -14,7 +14,7 @@ A host that is a member already gets its membership again, with an invite in any
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -115,6 +115,32 @@ class Book:
                 leases.pop((lease.network, lease.taken_from), None)
             leases[lease.network, lease.key] = lease.address
         return Book(tuple(entries), self.revoked, leases, number or self.number)
+
+    def changed(self, records: Records) -> Book:
+        """The book with these records, as in the store after the same transaction. The same again changes nothing."""
+        entries = [entry for entry in self.admissions if entry.key not in records.keys]
+        for entry in records.admissions:
+            insort(entries, entry, key=_order)
+        revoked = {key: name for key, name in self.revoked.items() if key not in records.keys}
+        leases = self.leases
+        if records.leases is not None:
+            others = {lease: address for lease, address in leases.items() if lease[1] not in records.keys}
+            leases = {**others, **records.leases}
+        return Book(tuple(entries), {**revoked, **records.revoked}, leases, records.number or self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All that the store has of these keys after a change of them: a book with it has nothing else of them."""
+
+    keys: frozenset[WireGuardKey]
+    admissions: tuple[Admission, ...] = ()
+    revoked: Mapping[WireGuardKey, str] = field(default_factory=dict)
+    """Those of them that are revoked, with their former names."""
+    leases: Mapping[LeaseKey, IPv4Address] | None = None
+    """None: the change did not concern leases."""
+    number: int = field(default=0, compare=False)
+    """The number of the store's state after the change if several mediators use the store; else 0."""
 
 
 def _order(entry: Admission) -> tuple[int, str, str]:
@@ -280,7 +306,10 @@ def _lease(document: Document, book: Book, network: Network, admission: Admissio
 
 
 def rekeyed(book: Book, old: WireGuardKey, key: WireGuardKey, identity: IdentityKey) -> None:
-    """Raise RemoteError unless a member that joined by invite may take these keys."""
+    """Raise RemoteError unless a member that joined by invite may take these keys.
+
+    Of the book it needs the entries with the old key, the new one or the identity, and whether the new one is revoked.
+    """
     if not any(entry.key == old for entry in book.admissions):
         message = (
             "this member is in the document: write its new key there, with the old one in `previousKeys`"

@@ -57,9 +57,13 @@ class Allocations:
         """Drop the open request; the next `want` decides anew."""
         self._asked = self._again = False
 
-    def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
-        """Take the store's leases after a member's key was replaced."""
-        self._leases = dict(leases)
+    def rekeyed(
+        self, keys: Collection[WireGuardKey], leases: Mapping[tuple[str, WireGuardKey], IPv4Address]
+    ) -> None:
+        """A member's key was replaced: `leases` are all that the store has of its two keys now."""
+        for lease in [lease for lease in self._leases if lease[1] in keys]:
+            del self._leases[lease]
+        self._leases.update(leases)
 
     def want(
         self,

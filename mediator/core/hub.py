@@ -334,9 +334,11 @@ class Hub:
         """These leases were committed together with a new member; `load` follows."""
         self._allocations.granted(leases)
 
-    def restore_leases(self, leases: Mapping[tuple[str, WireGuardKey], IPv4Address]) -> None:
-        """Take the store's leases after a member's key was replaced, before the next `load`."""
-        self._allocations.restore_leases(leases)
+    def rekeyed(
+        self, keys: Collection[WireGuardKey], leases: Mapping[tuple[str, WireGuardKey], IPv4Address]
+    ) -> None:
+        """A member's key was replaced: `leases` are all that its two keys have now. `load` follows."""
+        self._allocations.rekeyed(keys, leases)
 
     def forget(self, key: WireGuardKey, unix_s: int, *, port: bool = True) -> None:
         """A key is no longer a member's: its relay port becomes free when its grants have expired.

@@ -312,11 +312,11 @@ class MembershipService:
                 yield from self.poll()
         return False
 
-    def _took(self, book: a.Book) -> Job[bool]:
+    def _took(self, records: a.Records) -> Job[bool]:
         """As `_reached`, for a change of the book: a revocation takes effect at once, even if the store is away."""
-        own = (yield from self._reached(book.number)) or book.number > self.number
+        own = (yield from self._reached(records.number)) or records.number > self.number
         if own:
-            self.book = book
+            self.book = self.book.changed(records)
         return own
 
     # -- what hosts ask for ---------------------------------------------------------------------------------
@@ -392,14 +392,13 @@ class MembershipService:
         if any(member.wireguard == change.key for member in self.document.members.values()):
             raise RemoteError("the document has the new key for a member", "rotate.taken")
         kept = yield from commit(change)
-        book = kept.outcome
-        own = yield from self._took(book)
+        records = kept.outcome
+        own = yield from self._took(records)
         for one in (change.old, change.key):
             self.hub.forget(one, kept.unix_s, port=own)
-        if own:
-            self.hub.restore_leases(book.leases)
-        name = next(entry.name for entry in book.admissions if entry.key == change.key)
-        return name, kept.now, kept.unix_s
+        if own and records.leases is not None:
+            self.hub.rekeyed(records.keys, records.leases)
+        return records.admissions[0].name, kept.now, kept.unix_s
 
     def _answer(self, connection: int, message: w.Message, now: float) -> list[fx.Effect]:
         self._answers.append((connection, message))

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mediator.core.admissions import Applicant, Book, Invite, Verdict
+from mediator.core.admissions import Applicant, Invite, Records, Verdict
 from mediator.core.kept import Kept
 from mediator.core.leasegrants import GrantLease
 from mediator.core.pairs import PairGrant
@@ -75,7 +75,7 @@ class Redemption(Change[tuple[Verdict, int]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Approval(Change[Book]):
+class Approval(Change[Records]):
     """Admit a member that waits for approval."""
 
     key: WireGuardKey
@@ -84,7 +84,7 @@ class Approval(Change[Book]):
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation(Change[Book]):
+class Revocation(Change[Records]):
     """Revoke a key for good; its addresses stay bound to the key, its relay port rests."""
 
     key: WireGuardKey
@@ -94,7 +94,7 @@ class Revocation(Change[Book]):
 
 
 @dataclass(frozen=True, slots=True)
-class Restoration(Change[Book]):
+class Restoration(Change[Records]):
     """Take a revocation back."""
 
     key: WireGuardKey
@@ -103,7 +103,7 @@ class Restoration(Change[Book]):
 
 
 @dataclass(frozen=True, slots=True)
-class Departure(Change[Book]):
+class Departure(Change[Records]):
     """Remove a member that joined; its addresses stay bound to its key, its relay port rests."""
 
     key: WireGuardKey
@@ -111,7 +111,7 @@ class Departure(Change[Book]):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyChange(Change[Book]):
+class KeyChange(Change[Records]):
     """Move name, memberships and leases to a new key; `by` None: the member itself asks."""
 
     old: WireGuardKey

@@ -106,16 +106,20 @@ class MemberStore(Protocol):
         book that it has (`Book.admitted`). What is read and written does not grow with the members.
         """
 
-    async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
-        """Admit a pending member. Returns the book after the change, as do the methods below."""
+    async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Records:
+        """Admit a pending member.
 
-    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Book:
+        Returns all that the store has of the member now, as do the methods below: the caller changes the book that it
+        has (`Book.changed`). What is read and written does not grow with the members.
+        """
+
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Records:
         """Revoke a key for good; its addresses stay bound to the key, its relay port rests."""
 
-    async def leave(self, key: WireGuardKey, now_s: int, *, unix_s: int) -> a.Book:
+    async def leave(self, key: WireGuardKey, now_s: int, *, unix_s: int) -> a.Records:
         """Remove a member that joined; its addresses stay bound to its key, its relay port rests."""
 
-    async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
+    async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Records:
         """Take a revocation back."""
 
     async def rekey(
@@ -127,7 +131,7 @@ class MemberStore(Protocol):
         *,
         unix_s: int,
         by: str | None,
-    ) -> a.Book:
+    ) -> a.Records:
         """Move name, memberships and leases to a new key. Raises RemoteError if the new key is not allowed.
 
         `by` None: the member itself asks.

@@ -1,7 +1,7 @@
 """Every transaction of the store, for both databases: reads, decides (`mediator.core.admissions`) and writes.
 
-`SqlStore` runs them on a database. A transaction with a change returns the book after it, so that no second request to
-a store is needed, which may be locked or away by then.
+`SqlStore` runs them on a database. A transaction that changes members returns what the store has of them after it, so
+that no second request to a store is needed, which may be locked or away by then.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
@@ -118,21 +118,57 @@ async def rename(db: Session, to: str) -> None:
 
 async def book(db: Session) -> a.Book:
     """Joined members, revocations and leases."""
-    rows = await db.rows(
-        "SELECT member, identity, name, network, invite, pending, joined_s FROM admission JOIN guest USING (member)"
-        " ORDER BY joined_s, name, network"
+    number = await generation(db) if db.shared else 0
+    return a.Book(await _admissions(db, _ENTRIES), await _revoked(db), await leases(db), number)
+
+
+def _networks(table: str) -> str:
+    """The networks of a table, one look into an index for each: in it a member is found by network and key alone."""
+    return (
+        f"WITH RECURSIVE found (network) AS (SELECT min(network) FROM {table} UNION ALL SELECT (SELECT min(network) "
+        f"FROM {table} WHERE network > found.network) FROM found WHERE found.network IS NOT NULL) "
     )
-    admissions = tuple(
+
+
+_ENTRY_OF = "g.member, g.identity, g.name, a.network, a.invite, a.pending, a.joined_s"
+_ENTRIES = f"SELECT {_ENTRY_OF} FROM admission a JOIN guest g ON g.member = a.member"
+_ENTRIES_OF = (
+    f"{_networks('admission')} SELECT {_ENTRY_OF} FROM guest g CROSS JOIN found CROSS JOIN admission a "
+    "WHERE a.network = found.network AND a.member = g.member AND "
+)
+"""`CROSS JOIN`: SQLite looks into the tables in this order."""
+_LEASES_OF = (
+    f"{_networks('lease')} SELECT lease.network, lease.address FROM found CROSS JOIN lease "
+    "WHERE lease.network = found.network AND lease.member = ?"
+)
+
+
+async def _admissions(db: Session, query: str, *values: Any) -> tuple[a.Admission, ...]:
+    """The entries that a query finds, in the order of the book."""
+    rows = await db.rows(f"{query} ORDER BY a.joined_s, g.name, a.network", *values)
+    return tuple(
         a.Admission(WireGuardKey(key), IdentityKey(identity), name, network, invite, bool(pending), joined_s)
         for key, identity, name, network, invite, pending, joined_s in rows
     )
-    revoked = {WireGuardKey(key): name for key, name in await db.rows("SELECT member, name FROM revoked")}
-    return a.Book(admissions, revoked, await leases(db), await generation(db) if db.shared else 0)
+
+
+async def _revoked(db: Session, which: str = "", *values: Any) -> dict[WireGuardKey, str]:
+    """Revoked keys with their former names; `which`: condition, with its values."""
+    rows = await db.rows(f"SELECT member, name FROM revoked{which}", *values)
+    return {WireGuardKey(key): name for key, name in rows}
+
+
+async def _entries_of(db: Session, key: WireGuardKey) -> tuple[a.Admission, ...]:
+    return await _admissions(db, f"{_ENTRIES_OF}g.member = ?", key.raw)
+
+
+async def _leases_of(db: Session, key: WireGuardKey) -> dict[str, IPv4Address]:
+    """A key's leases by network id."""
+    return {network: IPv4Address(address) for network, address in await db.rows(_LEASES_OF, key.raw)}
 
 
 _GUESTS = (
-    "SELECT g.member, g.identity, g.name, a.network, a.invite, a.pending, a.joined_s FROM guest g "
-    "LEFT JOIN admission a ON a.member = g.member AND a.network = ? WHERE "
+    f"SELECT {_ENTRY_OF} FROM guest g LEFT JOIN admission a ON a.member = g.member AND a.network = ? WHERE "
 )
 
 
@@ -484,42 +520,52 @@ async def redeem(db: Session, document: Document, who: a.Applicant, now_s: int) 
     return verdict, await _advance(db)
 
 
-async def _approve(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
-    if not await db.change("UPDATE admission SET pending=0 WHERE member=? AND pending<>0", key.raw):
+async def _records(
+    db: Session, key: WireGuardKey, entries: tuple[a.Admission, ...], revoked: dict[WireGuardKey, str]
+) -> a.Records:
+    """What the store has of the key now: its number is the next one."""
+    return a.Records(frozenset({key}), entries, revoked, number=await _advance(db))
+
+
+async def _approve(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Records:
+    entries = await _entries_of(db, key)
+    pending = [(entry.network, key.raw) for entry in entries if entry.pending]
+    if not pending:
         raise LocalError("this member does not wait for approval; `netctl members pending` shows who does")
-    await _note(db, now_s, by, "approved", await _guest_name(db, key) or "", log.of_key(key))
-    await _advance(db)
-    return await book(db)
+    await db.change_many("UPDATE admission SET pending=0 WHERE network=? AND member=?", pending)
+    await _note(db, now_s, by, "approved", entries[0].name, log.of_key(key))
+    revoked = await _revoked(db, " WHERE member=?", key.raw)
+    return await _records(db, key, tuple(replace(entry, pending=False) for entry in entries), revoked)
 
 
-async def _forget(db: Session, key: WireGuardKey, unix_s: int) -> a.Book:
+async def _forget(db: Session, key: WireGuardKey, unix_s: int) -> a.Records:
     await db.change("DELETE FROM guest WHERE member=?", key.raw)
     await _rest_port(db, key, unix_s)
-    await _advance(db)
-    return await book(db)
+    return await _records(db, key, (), await _revoked(db, " WHERE member=?", key.raw))
 
 
-async def _leave(db: Session, key: WireGuardKey, now_s: int, unix_s: int) -> a.Book:
+async def _leave(db: Session, key: WireGuardKey, now_s: int, unix_s: int) -> a.Records:
     name = await _guest_name(db, key)
     if name is not None:
         await _note(db, now_s, name, "left", name, log.of_key(key))
     return await _forget(db, key, unix_s)
 
 
-async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int, unix_s: int, by: str) -> a.Book:
-    waits = await db.rows("SELECT min(pending) FROM admission WHERE member=?", key.raw)
-    await _note(db, now_s, by, "rejected" if waits[0][0] else "revoked", name, log.of_key(key))
+async def _revoke(db: Session, key: WireGuardKey, name: str, now_s: int, unix_s: int, by: str) -> a.Records:
+    entries = await _entries_of(db, key)
+    waits = bool(entries) and all(entry.pending for entry in entries)
+    await _note(db, now_s, by, "rejected" if waits else "revoked", name, log.of_key(key))
     await db.change(_REVOKE, key.raw, name, now_s)
     return await _forget(db, key, unix_s)
 
 
-async def _restore(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Book:
-    names = await db.rows("SELECT name FROM revoked WHERE member=?", key.raw)
-    if not await db.change("DELETE FROM revoked WHERE member=?", key.raw):
+async def _restore(db: Session, key: WireGuardKey, now_s: int, by: str) -> a.Records:
+    names = await _revoked(db, " WHERE member=?", key.raw)
+    if not names:
         raise LocalError("this key was not revoked here; `netctl members` shows which are")
-    await _note(db, now_s, by, "restored", names[0][0], log.of_key(key))
-    await _advance(db)
-    return await book(db)
+    await db.change("DELETE FROM revoked WHERE member=?", key.raw)
+    await _note(db, now_s, by, "restored", names[key], log.of_key(key))
+    return await _records(db, key, await _entries_of(db, key), {})
 
 
 async def _note_document(db: Session, digest: str, detail: str, now_s: int, by: str) -> None:
@@ -536,20 +582,24 @@ async def _rekey(
     now_s: int,
     unix_s: int,
     by: str | None,
-) -> a.Book:
+) -> a.Records:
     """Replace a member's key. Its relay port is not moved, as the holder of the old key may have a grant for it."""
-    before = await book(db)
-    a.rekeyed(before, old, key, identity)
-    name = next(entry.name for entry in before.admissions if entry.key == old)
-    await db.change("DELETE FROM lease WHERE member=?", key.raw)  # the new key's earlier leases are removed
-    await db.change("UPDATE lease SET member=? WHERE member=?", key.raw, old.raw)
+    theirs = f"{_ENTRIES_OF}(g.member IN (?,?) OR g.identity = ?)"
+    concerned = await _admissions(db, theirs, old.raw, key.raw, identity.raw)
+    a.rekeyed(a.Book(concerned, await _revoked(db, " WHERE member=?", key.raw)), old, key, identity)
+    entries = tuple(replace(entry, key=key, identity=identity) for entry in concerned)
+    name = entries[0].name
+    held, former = await _leases_of(db, old), await _leases_of(db, key)
+    await db.delete_many("lease", ("network", "member"), [(network, key.raw) for network in former])
+    moved = [(key.raw, network, old.raw) for network in held]
+    await db.change_many("UPDATE lease SET member=? WHERE network=? AND member=?", moved)
     for one in (old, key):
         await _rest_port(db, one, unix_s)
     await db.change("UPDATE guest SET member=?, identity=? WHERE member=?", key.raw, identity.raw, old.raw)
     await db.change(_REVOKE, old.raw, name, now_s)
     await _note(db, now_s, by or name, "rekeyed", name, log.of_rekeyed(old, key))
-    await _advance(db)
-    return await book(db)
+    leases = {(network, key): address for network, address in held.items()}
+    return a.Records(frozenset({old, key}), entries, {old: name}, leases, await _advance(db))
 
 
 class SqlStore:
@@ -629,19 +679,19 @@ class SqlStore:
         """Of `MemberStore`."""
         return await self._ask("a new member", lambda db: redeem(db, document, who, now_s))
 
-    async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
+    async def approve(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Records:
         """Of `MemberStore`."""
         return await self._ask("an approval", lambda db: _approve(db, key, now_s, by))
 
-    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Book:
+    async def revoke(self, key: WireGuardKey, name: str, now_s: int, *, unix_s: int, by: str) -> a.Records:
         """Of `MemberStore`."""
         return await self._ask("to revoke a member", lambda db: _revoke(db, key, name, now_s, unix_s, by))
 
-    async def leave(self, key: WireGuardKey, now_s: int, *, unix_s: int) -> a.Book:
+    async def leave(self, key: WireGuardKey, now_s: int, *, unix_s: int) -> a.Records:
         """Of `MemberStore`."""
         return await self._ask("to let a member go", lambda db: _leave(db, key, now_s, unix_s))
 
-    async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Book:
+    async def restore(self, key: WireGuardKey, now_s: int, *, by: str) -> a.Records:
         """Of `MemberStore`."""
         return await self._ask("to restore a member", lambda db: _restore(db, key, now_s, by))
 
@@ -654,7 +704,7 @@ class SqlStore:
         *,
         unix_s: int,
         by: str | None,
-    ) -> a.Book:
+    ) -> a.Records:
         """Of `MemberStore`."""
         return await self._ask("a new key", lambda db: _rekey(db, old, key, identity, now_s, unix_s, by))
 

@@ -86,9 +86,8 @@ def refuse(job: c.Job[Any], error: NetctlError) -> Any:
     raise AssertionError("it asks for something else")
 
 
-def without(book: a.Book, gone: WireGuardKey, revoked: bool) -> a.Book:
-    left = tuple(entry for entry in book.admissions if entry.key != gone)
-    return a.Book(left, {gone: "shut"} if revoked else {}, book.leases)
+def without(gone: WireGuardKey, revoked: bool) -> a.Records:
+    return a.Records(frozenset({gone}), revoked={gone: "shut"} if revoked else {})
 
 
 def test_a_host_is_answered_once_the_others_can_see_it_and_many_cost_one_view() -> None:
@@ -177,10 +176,9 @@ def test_with_new_keys_the_lease_stays_and_the_relay_port_rests() -> None:
     assert next(job) == c.KeyChange(key(10), key(30), identity(30), NOW, None)
     (entry,) = service.book.admissions
     moved = a.Admission(key(30), identity(30), entry.name, entry.network, entry.invite, False, entry.joined_s)
-    leases = {
-        (network, key(30) if of == key(10) else of): x for (network, of), x in service.book.leases.items()
-    }
-    assert finish(job, a.Book((moved,), {key(10): entry.name}, leases)) == [fx.Say("'host10' has new keys")]
+    leases = {(network, key(30)): x for (network, of), x in service.book.leases.items() if of == key(10)}
+    records = a.Records(frozenset({key(10), key(30)}), (moved,), {key(10): entry.name}, leases)
+    assert finish(job, records) == [fx.Say("'host10' has new keys")]
     effects = desk.perform(service.handle_timer(2.0, UNIX_S))
     assert effects[-1] == fx.Send(20, w.Rotated("host10"))
     assert service.hub.addresses("lan", "host10", key(30))[0] == lease
@@ -195,7 +193,7 @@ def test_a_member_that_leaves_is_gone_for_the_others_and_stays_when_the_store_do
     assert "host10" in desk.service.hub.document.members
     job = desk.service.leave(Left(10, key(10)), NOW)
     assert next(job) == c.Departure(key(10), NOW)
-    desk.perform(finish(job, without(desk.service.book, key(10), revoked=False)))
+    desk.perform(finish(job, without(key(10), revoked=False)))
     assert "host10" not in desk.service.hub.document.members
 
 
@@ -208,7 +206,7 @@ def test_who_waits_is_approved_and_who_does_not_is_not_rejected() -> None:
     assert next(job) == c.Approval(key(10), NOW, "amy")
     (entry,) = service.book.admissions
     admitted = a.Admission(entry.key, entry.identity, entry.name, entry.network, entry.invite, False)
-    done = finish(job, a.Book((admitted,), {}, service.book.leases))
+    done = finish(job, a.Records(frozenset({entry.key}), (admitted,)))
     assert (done.name, [network.name for network in service.hub.document.networks_of("host10")]) == (
         "host10",
         ["lan"],
@@ -223,7 +221,7 @@ def test_a_revoked_member_is_dropped_by_what_its_revocation_ends_with() -> None:
     job = desk.service.revoke("host10", "amy", NOW)
     assert next(job) == c.Revocation(key(10), "host10", NOW, "amy")
     generation = desk.service.hub.generation
-    done = finish(job, without(desk.service.book, key(10), revoked=True))
+    done = finish(job, without(key(10), revoked=True))
     assert "host10" not in desk.service.hub.document.members
     assert desk.service.hub.generation > generation
     assert isinstance(done, Done)
@@ -300,7 +298,7 @@ def test_a_document_that_cannot_be_loaded_leaves_the_one_before_in_force() -> No
 def test_a_book_that_the_store_has_after_a_doubt_is_the_one_that_counts() -> None:
     desk = Desk()
     desk.joined(10)
-    kept = Kept(without(desk.service.book, key(10), revoked=True))
+    kept = Kept(desk.service.book.changed(without(key(10), revoked=True)))
     desk.perform(desk.service.read_again(kept, UNIX_S))
     assert "host10" not in desk.service.hub.document.members
     assert desk.service.find("shut") == (key(10), "shut")
@@ -358,9 +356,9 @@ def test_a_reading_that_began_before_an_own_change_is_read_again() -> None:
     before = desk.service.book
     change = desk.service.revoke("host10", "amy", NOW)
     next(change)
-    finish(change, without(before, key(10), revoked=True))
+    finish(change, without(key(10), revoked=True))
     assert reading.send(c.Committed(Kept(before), 1.0, UNIX_S)) == c.Reading(0)
-    finish(reading, Kept(without(before, key(10), revoked=True)))
+    finish(reading, Kept(before.changed(without(key(10), revoked=True))))
     desk.perform(desk.service.news())
     assert key(10) in desk.service.book.revoked
 

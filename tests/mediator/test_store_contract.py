@@ -78,7 +78,12 @@ def test_what_returned_is_kept_and_the_book_is_the_one_that_is_kept(open_store: 
             lambda: store.restore(key(11), NOW, by="amy"),
         )
         for change in changes:
-            assert await change() == (await store.kept()).book
+            book = (await store.kept()).book
+            records = await change()
+            after = (await store.kept()).book
+            assert after != book
+            assert book.changed(records) == after
+            assert after.changed(records) == after, "which may have been read before"
 
     async def second(store: MemberStore) -> None:
         kept = await store.kept()
@@ -209,6 +214,64 @@ def test_an_admission_reads_no_more_rows_in_a_large_network_than_in_a_small_one(
         assert len((await store.kept()).book.admissions) == 2_002
 
     run(open_store, main)
+
+
+OTHERS = 2_000
+MOST_ROWS = 9
+
+
+def test_what_is_decided_about_a_member_reads_no_more_rows_among_many_than_among_few(
+    open_store: Open,
+) -> None:
+    """An approval, a revocation and a new key read all leases and members, and so did a departure."""
+    read: dict[str, list[int]] = {}
+
+    def decisions(number: int) -> dict[str, Callable[[Session], Awaitable[a.Records]]]:
+        one, other, third = key(number), key(number + 1), key(number + 2)
+        return {
+            "approve": lambda db: storesql._approve(db, one, NOW, "amy"),
+            "rekey": lambda db: storesql._rekey(db, one, third, identity(number + 2), NOW, NOW, "amy"),
+            "leave": lambda db: storesql._leave(db, third, NOW, NOW),
+            "revoke": lambda db: storesql._revoke(db, other, "x", NOW, NOW, "amy"),
+            "restore": lambda db: storesql._restore(db, other, NOW, "amy"),
+        }
+
+    async def member(db: Session, number: int, count: int, pending: int) -> None:
+        there = range(number, number + count)
+        await db.insert_many(
+            "guest", TABLES["guest"], [(key(n).raw, identity(n).raw, f"m{n}") for n in there]
+        )
+        rows = [(LAN, key(n).raw, "abcdef", pending, NOW) for n in there]
+        await db.insert_many("admission", TABLES["admission"], rows)
+
+    async def counted(db: Session, what: str, body: Callable[[Session], Awaitable[a.Records]]) -> a.Records:
+        counting = Counting(db)
+        records = await body(cast(Session, counting))
+        read.setdefault(what, []).append(counting.read)
+        return records
+
+    async def main(store: MemberStore) -> None:
+        assert isinstance(store, SqlStore)
+        for number in (100, 200):
+            await store.within("two", partial(member, number=number, count=2, pending=1))
+            await store.add(
+                [GrantLease("n", key(number), IPv4Address("10.9.0.1") + number)],
+                [(key(number), 40_000 + number), (key(number + 1), 41_000 + number)],
+            )
+            for what, body in decisions(number).items():
+                before = (await store.kept()).book
+                records = await store.within(what, partial(counted, what=what, body=body))
+                assert before.changed(records) == (await store.kept()).book, what
+            if number == 100:
+                await store.within("many", partial(member, number=5_000, count=OTHERS, pending=0))
+                await store.add(
+                    [GrantLease("n", key(5_000 + n), IPv4Address("10.9.8.0") + n) for n in range(OTHERS)], []
+                )
+        assert len((await store.kept()).leases) == OTHERS + 2
+
+    run(open_store, main)
+    assert len(read) == 5
+    assert all(few == many <= MOST_ROWS for few, many in read.values()), read
 
 
 CHANCE_SEEDS = 60
@@ -428,9 +491,10 @@ def test_every_change_that_members_see_takes_the_next_number_of_one_sequence(clu
         _, number = await second.redeem(DOCUMENT, applicant(10, token), NOW)
         assert number == 1001
         assert await first.add([GrantLease("n", key(1), IPv4Address("10.9.0.1"))], []) == 1002
-        book = await second.revoke(key(10), "newbie", NOW, unix_s=NOW, by="amy")
-        assert book.number == 1003
-        assert book == (await first.kept()).book, "all changes up to it are in it"
+        before = (await first.kept()).book
+        records = await second.revoke(key(10), "newbie", NOW, unix_s=NOW, by="amy")
+        assert records.number == 1003
+        assert before.changed(records) == (await first.kept()).book, "all changes up to it are in it"
         with pytest.raises(LocalError):
             await first.approve(key(10), NOW, by="amy")
         assert await first.state() == 1003, "what is refused takes none"
