@@ -54,17 +54,21 @@ class SqliteSession:
 
     async def change_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Of `Session`."""
-        self._db.executemany(sql, rows)
+        rows = list(rows)
+        if len(rows) == 1:
+            self._db.execute(sql, rows[0])
+        elif rows:  # else SQLite would look at the statement all the same
+            self._db.executemany(sql, rows)
 
     async def insert_many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Of `Session`."""
         marks = ",".join("?" * len(columns))
-        self._db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+        await self.change_many(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
     async def delete_many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Of `Session`."""
         same = " AND ".join(f"{column}=?" for column in columns)
-        self._db.executemany(f"DELETE FROM {table} WHERE {same}", rows)
+        await self.change_many(f"DELETE FROM {table} WHERE {same}", rows)
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:

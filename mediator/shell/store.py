@@ -96,6 +96,8 @@ class Store:
         self._upgrade = upgrade
         self.takes_nothing: str | None = None
         """Why nothing can be written now; None: writes are possible."""
+        self._waits: tuple[sqlite3.Connection, int] | None = None
+        """A connection, and the tenths of a second that its transactions wait for others."""
         try:
             if upgrade and not path.exists():
                 make_directory(path.parent)
@@ -176,8 +178,13 @@ class Store:
 
     def perform(self, what: str, body: Body[T], *, writes: bool = True) -> T:
         """Run one transaction. Raises LocalError, or the body's exceptions."""
-        with self.transaction(what) if writes else self.reading(what) as db:
-            return finished(body(SqliteSession(db)))
+        if writes and self.takes_nothing is not None:
+            self._try_again()
+        with self._one("BEGIN IMMEDIATE" if writes else "BEGIN", what) as db:
+            session = SqliteSession(db)
+            if writes:
+                finished(check_place(session, str(self._path)))
+            return finished(body(session))
 
     def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:
         """Every lease ever granted and not moved since, by network id and key."""
@@ -218,8 +225,11 @@ class Store:
         self.perform("the next generations", lambda db: storesql.reserve_generation(db, reserved))
 
     def wait_at_most(self, seconds: float) -> None:
-        """Set how long a transaction waits for one of another process."""
-        self._db.execute(f"PRAGMA busy_timeout={max(0, int(seconds * 1000))}")
+        """Set how long a transaction waits for one of another process, to a tenth of a second."""
+        tenths = max(0, int(seconds * 10))
+        if self._waits != (self._db, tenths):  # hardly any waits for less than the one before
+            self._db.execute(f"PRAGMA busy_timeout={tenths * 100}")
+            self._waits = self._db, tenths
 
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[sqlite3.Connection]:

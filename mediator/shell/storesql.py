@@ -334,6 +334,16 @@ async def _grant(db: Session, granted: Iterable[GrantLease]) -> None:
     await db.insert_many("lease", TABLES["lease"], rows)
 
 
+async def _grant_pairs(db: Session, granted: Iterable[PairGrant]) -> None:
+    """Grant ports of pairs; a pair's older port is removed."""
+    gone = [
+        (pair[0].raw, pair[1].raw) for grant in granted for pair in (grant.pair, grant.taken_from) if pair
+    ]
+    await db.delete_many("relay_pair", ("low", "high"), gone)
+    rows = [(grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps) for grant in granted]
+    await db.insert_many("relay_pair", TABLES["relay_pair"], rows)
+
+
 async def _rest_port(db: Session, key: WireGuardKey, unix_s: int) -> None:
     """Let a member's given-up relay port rest while a grant for it may be valid."""
     await db.change("DELETE FROM resting_port WHERE until_s <= ?", unix_s)
@@ -393,9 +403,10 @@ async def add_all(db: Session, several: Sequence[Adding]) -> list[int]:
     Raises Outdated or the database's error if any of them cannot be carried out, or if two concern the same holder:
     then undo all, and carry out each by itself.
     """
-    concerned = [what for one in several for what in one.concerns()]
-    if len(several) > 1 and len(set(concerned)) < len(concerned):
-        raise Outdated("two requests concern the same member")
+    if len(several) > 1:
+        concerned = [what for one in several for what in one.concerns()]
+        if len(set(concerned)) < len(concerned):
+            raise Outdated("two requests concern the same member")
     granted = [lease for one in several for lease in one.leases]
     ports = [port for one in several for port in one.ports]
     of_pairs = [grant for one in several for grant in one.of_pairs]
@@ -405,17 +416,11 @@ async def add_all(db: Session, several: Sequence[Adding]) -> list[int]:
             if await _moved_on(db, basis, [one for one in several if one.basis == basis]):
                 raise Outdated("another mediator has granted leases or ports to the same members")
     await _grant(db, granted)
-    await db.delete_many("relay_port", ("member",), [(key.raw,) for key, _ in ports])
-    await db.insert_many("relay_port", TABLES["relay_port"], [(key.raw, port) for key, port in ports])
-    gone = [
-        (pair[0].raw, pair[1].raw) for grant in of_pairs for pair in (grant.pair, grant.taken_from) if pair
-    ]
-    await db.delete_many("relay_pair", ("low", "high"), gone)
-    await db.insert_many(
-        "relay_pair",
-        TABLES["relay_pair"],
-        [(grant.pair[0].raw, grant.pair[1].raw, grant.port, grant.apps) for grant in of_pairs],
-    )
+    if ports:
+        await db.delete_many("relay_port", ("member",), [(key.raw,) for key, _ in ports])
+        await db.insert_many("relay_port", TABLES["relay_port"], [(key.raw, port) for key, port in ports])
+    if of_pairs:
+        await _grant_pairs(db, of_pairs)
     await db.change_many(_REST, [rest for one in several for rest in one.resting])
     last = await _advance(db, len(several))
     return [max(0, last - later) for later in reversed(range(len(several)))]

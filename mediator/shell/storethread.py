@@ -48,17 +48,27 @@ class StoreThread(SqlStore):
 
     async def _do(self, call: Callable[[], T]) -> T:
         """Run a call in the thread. Raises the call's exceptions, or LocalError if its turn does not come in time."""
-        deadline = time.monotonic() + self._patience_s
-        asked = self._thread.submit(self._in_thread, call, deadline)
-        answer = asyncio.wrap_future(asked)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        asked = self._thread.submit(self._in_thread, call, time.monotonic() + self._patience_s)
+
+        def settle() -> None:
+            if answer.done():  # the caller is cancelled
+                return
+            if asked.cancelled():
+                answer.set_exception(LocalError("the store is busy with what it was asked before"))
+            elif (error := asked.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(asked.result())
+
+        asked.add_done_callback(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(settle))
+        timer = loop.call_later(self._patience_s, asked.cancel)
         try:
-            await asyncio.wait({answer}, timeout=self._patience_s)
-            if asked.cancel():
-                raise LocalError("the store is busy with what it was asked before")
             return await answer
-        except asyncio.CancelledError:  # the caller is cancelled; a call that has begun completes without it
-            answer.cancel()
-            raise
+        finally:
+            timer.cancel()
+            asked.cancel()  # a call that has begun completes without its caller
 
     async def open(self) -> None:
         """Of `MemberStore`: the caller has opened `store` already."""
