@@ -171,6 +171,12 @@ RELAY_LOST_AFTER = 3
 """Unanswered refreshes after which the binding counts as lost."""
 RELAY_DOUBT = 2.0
 """The relay is refreshed when packets are sent over it and none are received for so long."""
+RELAY_WATCH = 60.0
+"""For so long after packets have flowed a relay that was silent for `RELAY_DOUBT` is asked whether it is there, where
+there is another one: it is found dead before the next packet. Later the refreshes suffice, which cost less."""
+RELAY_SECOND = 0.5
+"""A relay that is dead is left for the best other one, and after so long for the next as well: if the peer ranks them
+differently at this moment, both still meet. Longer than it takes to bind at most distances."""
 RELAY_ALONE = 3.0
 """When a relay answers and the peer has not come to it for so long, the next best relay is asked as well."""
 RELAYS_ASKED = 3

@@ -128,8 +128,8 @@ class Pair:
         """The path that died last, and when: while somebody looks, the peer is asked there whether it is back."""
         self._followed: tuple[bool, SocketAddress | None] = (False, None)
         """`usable` and `address` of the relay when the path last followed it."""
-        self._flowed = False
-        """Packets have flowed since the relay was last asked because the flow had ended."""
+        self._flowed_at = float("-inf")
+        """When packets last flowed."""
         self._heard_at = 0.0
         """When the engine's receive counter last moved, or we last asked the relay about it."""
         self.activity = Activity(idle_s=idle_s)
@@ -747,11 +747,9 @@ class Pair:
                 self._mtu.doubted(now)
             if self.activity.lazy and self.state is PairState.WAITING:
                 self._look_again(now)
-            self._flowed = True
-        elif self._flowed and self.relay.several and now - self._heard_at >= c.RELAY_DOUBT:
-            self._flowed = False
-            if self.selected is None:
-                self.relay.refresh(now)  # the peer has no more to say, or its relay is dead
+            self._flowed_at = now
+        elif self.selected is None and self._should_ask_relay(now):
+            self.relay.refresh(now)
         if (
             self._endpoint is None
             and self.selected is None
@@ -760,6 +758,12 @@ class Pair:
         ):
             self._inherit(status.endpoint, now)
         return effects + self._defend(status.endpoint, now)
+
+    def _should_ask_relay(self, now: float) -> bool:
+        """Whether the peer had nothing to say since packets flowed a while ago, or the relay is dead by now."""
+        heard_at = max(self._heard_at, self.relay.answered_at)
+        watched = self.relay.several and now - self._flowed_at < c.RELAY_WATCH
+        return watched and now - heard_at >= c.RELAY_DOUBT
 
     @property
     def stranded(self) -> bool:

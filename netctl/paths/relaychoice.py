@@ -7,7 +7,7 @@ state   event                                           next
 NONE    both members are bound at the best relay        USED: that relay
 NONE    it owes answers, or the peer is not bound       NONE: the next best is asked too, three at most
 USED    a much better relay is known                    USED: it is asked too, and taken once the peer is bound
-USED    the relay in use owes answers                   USED: the same with the next best
+USED    the relay in use owes answers                   USED: the same with the next best, then with others too
 USED    WireGuard hears the peer over another relay     USED: that relay, if the peer chooses
 USED    the binding at the relay in use ends            NONE, or USED: another relay at which both are bound
 
@@ -34,6 +34,7 @@ from netctl.paths.constants import (
     RELAY_GAIN,
     RELAY_GAIN_MS,
     RELAY_MOVE_REST,
+    RELAY_SECOND,
     RELAY_TRIAL,
     RELAY_TRIAL_REST,
     RELAYS_ASKED,
@@ -95,8 +96,8 @@ class PairRelays:
         """Relays that were asked while none carries, with the time of the first question."""
         self._bad_until: dict[str, float] = {}
         """Relays that did not answer, or at which the peer was not bound: they rank last until this time."""
-        self._trial: str | None = None
-        self._trial_ends = 0.0
+        self._trials: dict[str, float] = {}
+        """Relays at which this host binds while another one is in use, with the time at which each trial ends."""
         self._doubts = 0
         """Times in a row that packets went out and none came, although the relay answers."""
         self._plan_due: float | None = None
@@ -192,8 +193,7 @@ class PairRelays:
             self._asked_at.pop(name, None)
         if self._current not in self._links:
             self._current = BESIDE
-        if self._trial not in self._links:
-            self._trial = None
+        self._trials = {name: ends for name, ends in self._trials.items() if name in self._links}
         self._plan(now)
 
     def want(self, now: float) -> None:
@@ -206,7 +206,8 @@ class PairRelays:
     def release(self) -> None:
         """End all bindings: they are not refreshed any more."""
         self.wanted = False
-        self._trial = self._plan_due = None
+        self._plan_due = None
+        self._trials.clear()
         self._asked_at.clear()
         self._doubts = 0
         for link in self._links.values():
@@ -382,38 +383,53 @@ class PairRelays:
         used, ranked, total = self._used, self._ranked(now), self._sums()
         others = [name for name in ranked if name != self._current]
         self._links[others[0]].prepare(now)
-        wish: str | None = None
         if used.quiet or self._doubts >= RELAY_DOUBTS:
-            wish = others[0]
+            self._try(self._in_place_of_a_dead_one(others, now), now)
         elif (
             total.get(ranked[0], OUT_OF_REACH_MS) < OUT_OF_REACH_MS
             and self._current in total
             and much_better(total[ranked[0]], total[self._current])
             and now >= self._current_at + RELAY_MOVE_REST
         ):
-            wish = ranked[0]
-        self._try(wish, now)
-        if self._trial is not None and self._links[self._trial].usable:
-            self._take(self._trial, now)
+            self._try(ranked[:1], now)
+        else:
+            self._try([], now)
 
-    def _try(self, wish: str | None, now: float) -> None:
-        if wish != self._trial:
-            self._trial, self._trial_ends = wish, now + RELAY_TRIAL
-        elif wish is not None and now >= self._trial_ends:
-            self._bad_until[wish] = now + RELAY_TRIAL_REST  # the peer did not bind there
-            self._trial = None
+    def _in_place_of_a_dead_one(self, others: list[str], now: float) -> list[str]:
+        """Relays to bind at, best first. One more every `RELAY_SECOND`: the peer may rank them differently by now."""
+        kept = [name for name in self._trials if not self._links[name].quiet]
+        if not kept:
+            return others[:1]
+        youngest = max(self._trials[name] for name in kept) - RELAY_TRIAL
+        new = [name for name in others if name not in kept] if len(kept) < RELAYS_ASKED else []
+        if now < youngest + RELAY_SECOND:
+            self._plan_due = youngest + RELAY_SECOND if new else None
+            return kept
+        return [*kept, *new[:1]]
+
+    def _try(self, wishes: list[str], now: float) -> None:
+        """Bind at these relays and at no other beside the one in use, and take the first at which the peer is, too."""
+        self._trials = {name: self._trials.get(name, now + RELAY_TRIAL) for name in wishes}
+        for name in [name for name, ends in self._trials.items() if now >= ends]:
+            self._bad_until[name] = now + RELAY_TRIAL_REST  # the peer did not bind there
+            del self._trials[name]
         for name, link in self._links.items():
-            if name == self._trial:
+            if name in self._trials:
                 link.want(now)
-                self._plan_due = self._trial_ends
             elif name != self._current and link.wanted:
                 link.release()
+        due = (self._plan_due, *self._trials.values())
+        self._plan_due = min((at for at in due if at is not None), default=None)
+        bound = next((name for name in self._trials if self._links[name].usable), None)
+        if bound is not None:
+            self._take(bound, now)
 
     def _take(self, name: str, now: float) -> None:
         self._current, self._current_at = name, now
         self._asked_at.clear()
         self._bad_until.pop(name, None)
-        self._trial, self._doubts = None, 0
+        self._trials.clear()
+        self._doubts = 0
 
     def _ranked(self, now: float) -> list[str]:
         """The relays' names, best first: those that answer, by the sum of round trips, in the document's order."""

@@ -132,6 +132,47 @@ def test_a_relay_that_dies_is_left_within_seconds(seed: int, with_mediator: bool
         assert longest_gap(a, died - 1, world.now) < FAILOVER_S
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_relay_that_dies_between_packets_is_left_before_the_next(seed: int) -> None:
+    """Packets have flowed within a minute, and none is on its way: both have another relay all the same."""
+    world, a, b, _ = two_relays(seed)
+    world.start()
+    world.run(40)
+    assert (at(a, b), at(b, a)) == (MEDIATOR, MEDIATOR)
+    world.stream(a, b, every=0.1, until=world.now + 1)
+    world.run(20 + seed * 5.3)
+    world.beside_up = False
+    world.run(FAILOVER_S)
+    assert (at(a, b), at(b, a)) == (EAST, EAST)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_members_that_rank_the_others_differently_meet_when_their_relay_dies(seed: int) -> None:
+    """The mediator is away, so the one does not hear what the other has measured since."""
+    north = "198.51.100.23"
+    world, a, b, east = two_relays(seed)
+    for relay in (WEST, north):
+        world.relay_apart(relay)
+    for relay, delay in ((MEDIATOR, 0.080), (EAST, 0.002), (WEST, 0.020), (north, 0.040)):
+        place(world, relay, delay, delay)
+    world.start()
+    world.run(40)
+    assert (at(a, b), at(b, a)) == (EAST, EAST)
+    world.lose_mediator()
+    place(world, WEST, 0.090, 0.020)
+    world.perform(a, a.manager.ways_changed(world.now))
+    world.run(8)
+    assert (at(a, b), at(b, a)) == (EAST, EAST)
+    until = world.now + 20
+    world.stream(a, b, every=0.1, until=until)
+    world.stream(b, a, every=0.1, until=until)
+    world.run(5)
+    died, east.up = world.now, False
+    world.run(15)
+    gap = max(longest_gap(a, died - 1, world.now), longest_gap(b, died - 1, world.now))
+    assert gap < FAILOVER_S
+
+
 def test_a_way_that_is_dead_for_one_side_alone_is_left_by_both() -> None:
     world, a, b, _ = two_relays()
     world.start()

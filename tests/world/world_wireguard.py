@@ -5,9 +5,8 @@ Like the real one it lives in the kernel: it outlives the agent and dies with th
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from netctl.engine import FakeEngine
 from netctl.model.addresses import SocketAddress
@@ -18,15 +17,17 @@ INITIATION, RESPONSE, DATA = 1, 2, 4
 REKEY_AFTER_S = 120.0
 RETRY_S = 5.0
 KEEPALIVE_S = 10.0
-SESSIONS = 3
-"""Previous, current and next: what WireGuard keeps of a peer."""
 HEADER = 4
 
 
 @dataclass
 class _Peer:
-    ids: deque[int] = field(default_factory=lambda: deque(maxlen=SESSIONS))
+    """What WireGuard keeps of a peer: three sessions at most, each by its number (Linux, `noise.c`: keypairs)."""
+
+    previous: int = 0
     current: int = 0
+    next: int = 0
+    """We answered, and the peer has not sent by it: a newer one takes its place, and `current` stays."""
     since: float = -1e9
     stamp: float = 0.0
     """The wall clock at the last handshake."""
@@ -36,6 +37,25 @@ class _Peer:
     heard: float = -1e9
     rx: int = 0
     tx: int = 0
+
+    def answered(self, number: int) -> None:
+        """We have answered an initiation."""
+        self.previous, self.next = 0, number
+
+    def began(self, number: int) -> None:
+        """Our initiation was answered."""
+        self.previous, self.current, self.next = self.next or self.current, number, 0
+
+    def opens(self, number: int) -> bool:
+        """Whether data of this session can be decrypted."""
+        return number != 0 and number in (self.previous, self.current, self.next)
+
+    def confirmed(self, number: int) -> bool:
+        """Data of this session came. True: it is the current one from now on."""
+        if number != self.next:
+            return False
+        self.previous, self.current, self.next = self.current, number, 0
+        return True
 
 
 class SimWireGuard:
@@ -105,18 +125,18 @@ class SimWireGuard:
         peer = self._peers.setdefault(key, _Peer())
         if data[0] == INITIATION:
             self._from(key, peer, source, len(data))
-            peer.ids.append(number)
+            peer.answered(number)
             self._emit(key, RESPONSE, number)
         elif data[0] == RESPONSE and number == peer.mine:
             self._from(key, peer, source, len(data))
-            peer.ids.append(number)
-            peer.current, peer.since, peer.stamp = number, now, self._unix
+            peer.began(number)
+            peer.since, peer.stamp = now, self._unix
             self._emit(key, DATA, number)
-        elif data[0] == DATA and number in peer.ids:
+        elif data[0] == DATA and peer.opens(number):
             self._from(key, peer, source, len(data))
             peer.heard = now
-            if number != peer.current:
-                peer.current, peer.since, peer.stamp = number, now, self._unix
+            if peer.confirmed(number):
+                peer.since, peer.stamp = now, self._unix
 
     def _from(self, key: WireGuardKey, peer: _Peer, source: SocketAddress, size: int) -> None:
         peer.rx += size
