@@ -7,12 +7,14 @@ for the relay's own ports. A thread reads the document: a large one takes a seco
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from mediator.core.relay_table import CLOCK_TOLERANCE_S, MAX_SECRETS, RelayTable
+from mediator.core.relayload import RelayLoad
 from mediator.shell.credentials import Identity
 from mediator.shell.relayserver import RelayServer
 from mediator.shell.relaywords import CLOCK_NOTICE_S
@@ -239,13 +241,24 @@ def follow_document(
 
 
 @contextmanager
-def answer_stun(relay: RelayServer, address: str, ports: Sequence[int]) -> Iterator[None]:
-    """Answer STUN in the relay's loop: members learn from it how far the relay is.
+def answer_stun(
+    relay: RelayServer, address: str, ports: Sequence[int], used_s: Callable[[], float] = time.thread_time
+) -> Iterator[None]:
+    """Answer STUN in the relay's loop: members learn from it how far the relay is, and how loaded.
 
-    A port that another program has is one line for the operator: packets are relayed all the same.
+    A port that another program has is one line for the operator: packets are relayed all the same. `used_s`: processor
+    time of the relay's thread, seconds.
     """
     forget: Callable[[int], object] = relay.forget
     servers: list[StunServer] = []
+    load = RelayLoad()
+
+    def look(now: float) -> None:
+        load.look(now, used_s(), len(relay.table))
+        for server in servers:
+            server.load = load.step
+
+    relay.watch(look)
     for port in ports:
         try:
             server = StunServer(address, port, guard=relay.guard)

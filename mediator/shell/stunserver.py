@@ -46,6 +46,8 @@ class StunServer:
         self._guard = guard if guard is not None else Guard(_LOG.warning)
         self._second = second
         self._forget: Callable[[int], object] = lambda _: None
+        self.load = 0
+        """How loaded the relay is whose STUN server this is (`stun.RELAY_LOAD`)."""
         self.sibling: StunServer | None = None
         """The server of the other port, which sends answers that must come from that port."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
@@ -96,7 +98,7 @@ class StunServer:
         other = None
         if self.sibling is not None and asked and not source.is_ipv6:
             other = SocketAddress.of(second or asked, self.sibling.port)
-        answer = stun.answer_from(data, source, other, second_address=bool(second))
+        answer = stun.answer_from(data, source, other, second_address=bool(second), load=self.load)
         if answer is None:
             return
         sender = self.sibling if answer.other_port and self.sibling is not None else self

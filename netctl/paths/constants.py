@@ -187,6 +187,8 @@ seconds after which WireGuard answers packets that go one way (Keepalive-Timeout
 RELAY_GAIN = 0.7
 RELAY_GAIN_MS = 10
 """A pair moves to another relay only below 0.7 of the sum of both round trips and 10 ms less."""
+RELAY_TIE_MS = 5
+"""Sums that differ by no more are equal: two measurements of one relay differ by as much, and nobody notices it."""
 RELAY_MOVE_REST = 10.0
 """And only when the relay in use has been used for so long, which prevents flapping."""
 RELAY_TRIAL = 15.0

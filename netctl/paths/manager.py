@@ -182,6 +182,7 @@ class PathManager:
             stock=stock,
             idle_s=self._idle_s,
             distances=self._meter.rtt_ms,
+            loads=self._meter.load,
         )
         pair.relay.know(self._relays_of(key, stock=stock), now)
         pair.activity.lazy = key in self._lazy
@@ -481,7 +482,8 @@ class PathManager:
             pair.activity.seen(now)
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
-            pair.relay.told({one.relay: one.rtt_ms for one in message.relays}, now)
+            loads = {one.relay: one.load for one in message.relays if one.load}
+            pair.relay.told({one.relay: one.rtt_ms for one in message.relays}, now, loads)
             pair.introduced(message.round, remote, now, self._offer_time(now))
             return self._settle(pair, now)
         if isinstance(message, Punch):

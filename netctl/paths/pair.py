@@ -65,8 +65,11 @@ class Pair:
         stock: bool = False,
         idle_s: float = c.LAZY_IDLE,
         distances: Mapping[str, int] = NOTHING,
+        loads: Mapping[str, int] = NOTHING,
     ) -> None:
-        """`distances`: this host's round trips to relays in milliseconds, as they are at each moment."""
+        """`distances`: this host's round trips to relays in milliseconds; `loads`: how loaded they said to be. Both as
+        they are at each moment.
+        """
         self.key = key
         self.stock = stock
         """Whether the peer has no agent: the pair then stays IDLE, on the relay that the peer has chosen."""
@@ -83,7 +86,7 @@ class Pair:
         self._repeat_at: float | None = None
         self._repeated_round = 0
         """The last round in which an Introduction caused a repeated offer."""
-        self.relay = PairRelays(str(key), rng, distances, everywhere=stock)
+        self.relay = PairRelays(str(key), rng, distances, loads, everywhere=stock)
         self.routes = Routes(keys, me, rng, unproven, numbers)
         self.offers = Bucket(c.OFFERS_BURST, c.OFFERS_RATE)
         """The budget of the peer's offers."""

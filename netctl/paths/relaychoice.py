@@ -15,6 +15,12 @@ A relay is much better only by present measurements of both members to both rela
 last series of questions is not measured: that is no reason to leave it, and none to take it. Only if it owed answers to
 a pair as well it counts as out of reach (`OUT_OF_REACH_MS`), which the peer is told.
 
+Relays tell how loaded they are, in four steps. A loaded relay ranks as if it were farther away, and a full one after
+all others (`weighted`). So a pair that looks for a relay takes the less loaded one of two that are hardly farther than
+each other. The load of the relay in use moves no pair: that would empty a relay at once, and fill the next one. Of
+relays at nearly one distance (`RELAY_TIE_MS`) the first counts: the one beside the mediator, then in the document's
+order.
+
 A relay that is left is told nothing: it keeps its binding for 65 s, and packets on their way arrive.
 
 A stock app has one relay in its configuration, which nobody tells this host. So the host binds at every relay, uses the
@@ -35,6 +41,7 @@ from netctl.paths.constants import (
     RELAY_GAIN_MS,
     RELAY_MOVE_REST,
     RELAY_SECOND,
+    RELAY_TIE_MS,
     RELAY_TRIAL,
     RELAY_TRIAL_REST,
     RELAYS_ASKED,
@@ -42,6 +49,7 @@ from netctl.paths.constants import (
 from netctl.paths.effects import SendDatagram, SendFrame
 from netctl.paths.relaylink import LinkEffect, RelayLink
 from netctl.wire.control import RelayGrant
+from netctl.wire.stun import MAX_LOAD
 
 BESIDE = ""
 """The relay beside the mediator, by its name on the wire."""
@@ -60,6 +68,26 @@ def much_better(new: float, old: float) -> bool:
     return new < RELAY_GAIN * old and new < old - RELAY_GAIN_MS
 
 
+def weighted(rtt_ms: float, load: int) -> float:
+    """The sum at which a relay with this load ranks, milliseconds. With a load of two, another relay without load is
+    better unless this one is much better (`much_better`); a load of one counts half as much.
+    """
+    return rtt_ms / math.pow(RELAY_GAIN, load / 2) + RELAY_GAIN_MS * load / 2
+
+
+def ranked(total: Mapping[str, float]) -> list[str]:
+    """The names, nearest first, and of those that are hardly farther than the nearest left one the first as they come.
+
+    `total`: milliseconds, which may be infinite, in the document's order.
+    """
+    left, found = dict(total), []
+    while left:
+        limit = min(left.values()) + RELAY_TIE_MS
+        found.append(next(name for name, rtt_ms in left.items() if rtt_ms <= limit))
+        del left[found[-1]]
+    return found
+
+
 def differs(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
     """Whether another relay may be the best one after these changes."""
     return before.keys() != after.keys() or any(
@@ -75,10 +103,12 @@ class PairRelays:
         peer: str,
         rng: Callable[[int], bytes],
         mine: Mapping[str, int] = NOTHING,
+        load: Mapping[str, int] = NOTHING,
         *,
         everywhere: bool = False,
     ) -> None:
-        """`mine`: this host's present round trips to relays, milliseconds; the owner of the mapping changes it.
+        """`mine`: this host's present round trips to relays, milliseconds; `load`: how loaded they said to
+        be. The owner of the mappings changes them.
 
         `everywhere`: bind at all relays, because the peer is a stock app and chooses by itself.
         """
@@ -86,6 +116,8 @@ class PairRelays:
         self._everywhere = everywhere
         self.theirs: Mapping[str, int] = NOTHING
         """The peer's round trips, from its last offer."""
+        self._load = load
+        self._their_load: Mapping[str, int] = NOTHING
         self.wanted = False
         self.silent: set[str] = set()
         """Relays that have just fallen silent: a reason to measure all of them. Emptied by whoever has seen them."""
@@ -227,10 +259,10 @@ class PairRelays:
         """Packets are received."""
         self._doubts = 0
 
-    def told(self, theirs: Mapping[str, int], now: float) -> None:
-        """Take the peer's round trips to the relays."""
-        if theirs != self.theirs:
-            self.theirs = theirs
+    def told(self, theirs: Mapping[str, int], now: float, load: Mapping[str, int] = NOTHING) -> None:
+        """Take the peer's round trips to the relays, and how loaded these said to be."""
+        if (theirs, load) != (self.theirs, self._their_load):
+            self.theirs, self._their_load = theirs, load
             self._plan(now)
 
     def control_up(self, now: float) -> None:
@@ -380,18 +412,20 @@ class PairRelays:
 
     def _improve(self, now: float) -> None:
         """A relay carries: it stays, unless another one is much better, or its packets do not arrive."""
-        used, ranked, total = self._used, self._ranked(now), self._sums()
-        others = [name for name in ranked if name != self._current]
+        used, ranking, total = self._used, self._ranked(now), self._sums()
+        others = [name for name in ranking if name != self._current]
+        best, load = ranking[0], self._load_of(ranking[0])
         self._links[others[0]].prepare(now)
         if used.quiet or self._doubts >= RELAY_DOUBTS:
             self._try(self._in_place_of_a_dead_one(others, now), now)
         elif (
-            total.get(ranked[0], OUT_OF_REACH_MS) < OUT_OF_REACH_MS
+            total.get(best, OUT_OF_REACH_MS) < OUT_OF_REACH_MS
+            and load < MAX_LOAD
             and self._current in total
-            and much_better(total[ranked[0]], total[self._current])
+            and much_better(weighted(total[best], load), total[self._current])
             and now >= self._current_at + RELAY_MOVE_REST
         ):
-            self._try(ranked[:1], now)
+            self._try([best], now)
         else:
             self._try([], now)
 
@@ -432,17 +466,17 @@ class PairRelays:
         self._doubts = 0
 
     def _ranked(self, now: float) -> list[str]:
-        """The relays' names, best first: those that answer, by the sum of round trips, in the document's order."""
+        """The relays' names, best first: those that answer, the full ones after the others, each by `weighted`."""
         total = {name: rtt_ms for name, rtt_ms in self._sums().items() if rtt_ms < OUT_OF_REACH_MS}
-        names = list(self._links)
-        return sorted(
-            names,
-            key=lambda name: (
-                now < self._bad_until.get(name, now),
-                total.get(name, math.inf),
-                names.index(name),
-            ),
-        )
+        groups: dict[tuple[bool, bool], dict[str, float]] = {}
+        for name in self._links:
+            load, sum_ms = self._load_of(name), total.get(name, math.inf)
+            group = groups.setdefault((now < self._bad_until.get(name, now), load >= MAX_LOAD), {})
+            group[name] = weighted(sum_ms, load)
+        return [name for key in sorted(groups) for name in ranked(groups[key])]
+
+    def _load_of(self, name: str) -> int:
+        return max(self._load.get(name, 0), self._their_load.get(name, 0))
 
     def _sums(self) -> dict[str, int]:
         return sums(self._mine, self.theirs)

@@ -26,6 +26,8 @@ class RelayMeter:
         """The shortest of the last series. A relay that answered nothing is not here, or `OUT_OF_REACH_MS` away if it
         owed answers to a pair as well.
         """
+        self.load: dict[str, int] = {}
+        """How loaded relays are, 1 to `stun.MAX_LOAD`, by their last answers; relays without load are not here."""
         self._doubted: set[str] = set()
         """Relays that owed answers to a pair since their last answer here."""
         self._apart: Mapping[str, Sequence[SocketAddress]] = {}
@@ -38,6 +40,7 @@ class RelayMeter:
         self._next: float | None = None
         self._began = float("-inf")
         self._told: dict[str, int] = {}
+        self._told_load: dict[str, int] = {}
 
     def use(self, apart: Mapping[str, Sequence[SocketAddress]], now: float) -> None:
         """Set the relays apart, each with its STUN port at all its addresses."""
@@ -46,6 +49,8 @@ class RelayMeter:
         self._apart = dict(apart)
         for name in self.rtt_ms.keys() - {BESIDE, *apart}:
             del self.rtt_ms[name]
+        for name in self.load.keys() - {BESIDE, *apart}:
+            del self.load[name]
         self._begin(now)
 
     def use_beside(self, servers: Sequence[SocketAddress], now: float) -> None:
@@ -72,6 +77,7 @@ class RelayMeter:
         if not self._apart:
             self._questions, self._ends, self._next = [], None, None
             self.rtt_ms.clear()
+            self.load.clear()
             return
         self._began = now
         self._questions = [now + at for at in METER_QUESTIONS]
@@ -111,11 +117,16 @@ class RelayMeter:
         if asked is None or asked[1] != source:
             return False
         try:
-            if stun.decode(data).kind != stun.BINDING_SUCCESS:
-                return True
+            message = stun.decode(data)
         except RemoteError:
             return True
+        if message.kind != stun.BINDING_SUCCESS:
+            return True
         name, _, at = self._asked.pop(transaction)
+        if message.load:
+            self.load[name] = message.load
+        else:
+            self.load.pop(name, None)
         rtt_ms = min(round((now - at) * 1000), OUT_OF_REACH_MS)
         self._found[name] = min(self._found.get(name, OUT_OF_REACH_MS), rtt_ms)
         # Until the series is over one late answer says nothing: a pair would move for it.
@@ -125,9 +136,11 @@ class RelayMeter:
     @property
     def changed(self) -> bool:
         """Whether peers should be told: by the last series another relay may be best. False during a series."""
-        return self._ends is None and differs(self._told, self.rtt_ms)
+        return self._ends is None and (differs(self._told, self.rtt_ms) or self.load != self._told_load)
 
     def told(self) -> list[RelayTime]:
         """The round trips for an offer to peers, which count as told."""
-        self._told = dict(self.rtt_ms)
-        return [RelayTime(rtt_ms, name) for name, rtt_ms in self.rtt_ms.items()] if self._apart else []
+        self._told, self._told_load = dict(self.rtt_ms), dict(self.load)
+        if not self._apart:
+            return []
+        return [RelayTime(rtt_ms, name, self.load.get(name, 0)) for name, rtt_ms in self.rtt_ms.items()]

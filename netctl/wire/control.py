@@ -81,6 +81,8 @@ class RelayTime(Struct, frozen=True, omit_defaults=True):
 
     rtt_ms: Annotated[int, Meta(ge=0, le=60_000)]
     relay: RelayName = ""
+    load: Annotated[int, Meta(ge=0, le=3)] = 0
+    """As the relay told it (`stun.RELAY_LOAD`)."""
 
 
 class Hello(Struct, frozen=True, tag="hello"):

@@ -29,6 +29,11 @@ SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
 OTHER_ADDRESS = 0x802C
 """The server's other address (RFC 5780 §7.4). Our servers also send it when only the port differs."""
+RELAY_LOAD = 0xF10D
+"""How loaded the relay is that answers, 0 to `MAX_LOAD` in the last of four bytes; without it: not loaded. A type of
+our own, of the range that others skip (RFC 8489 §14)."""
+MAX_LOAD = 3
+"""The relay is full."""
 FINGERPRINT_XOR = 0x5354554E
 """RFC 8489 §14.7."""
 HEADER_LEN = 20
@@ -38,7 +43,7 @@ MAX_MESSAGE = 1280
 MAX_ATTRIBUTES = 32
 """Attributes of one message: no honest binding message has more. Bounds the work that one datagram can cause."""
 SOFTWARE_PADDING = b"netctl".ljust(28)
-"""Makes a request 60 bytes long: more than the longest answer (IPv6: 20 + 24 + 8 = 52)."""
+"""Makes a request 60 bytes long, as long as the longest answer (IPv6 with a load: 20 + 24 + 8 + 8)."""
 
 _HEADER = struct.Struct(">HH4s12s")
 _ATTRIBUTE = struct.Struct(">HH")
@@ -63,6 +68,12 @@ class StunMessage:
         """The server's other address (OTHER-ADDRESS), or None. Raises RemoteError if broken."""
         value = self.attribute(OTHER_ADDRESS)
         return None if value is None else _unpack_mapped(value, bytes(16))
+
+    @property
+    def load(self) -> int:
+        """How loaded the relay is (RELAY-LOAD), 0 to `MAX_LOAD`; a broken value counts as none."""
+        value = self.attribute(RELAY_LOAD)
+        return min(value[3], MAX_LOAD) if value is not None and len(value) == 4 else 0
 
     @property
     def mapped(self) -> SocketAddress | None:
@@ -125,16 +136,23 @@ def binding_request(transaction: bytes, change: int = 0) -> bytes:
     return encode(StunMessage(BINDING_REQUEST, transaction, (*wish, (SOFTWARE, SOFTWARE_PADDING)), True))
 
 
-def binding_success(transaction: bytes, mapped: SocketAddress, other: SocketAddress | None = None) -> bytes:
-    """The answer that tells a client its own address. `other`: the server's other address (OTHER-ADDRESS)."""
-    value = _pack_mapped(mapped, STUN_COOKIE + transaction)
-    more = () if other is None else ((OTHER_ADDRESS, _pack_mapped(other, bytes(16))),)
-    return encode(StunMessage(BINDING_SUCCESS, transaction, ((XOR_MAPPED_ADDRESS, value), *more), True))
+def binding_success(
+    transaction: bytes, mapped: SocketAddress, other: SocketAddress | None = None, load: int = 0
+) -> bytes:
+    """The answer that tells a client its own address. `other`: the server's other address (OTHER-ADDRESS); `load`: how
+    loaded its relay is.
+    """
+    found = [(XOR_MAPPED_ADDRESS, _pack_mapped(mapped, STUN_COOKIE + transaction))]
+    if other is not None:
+        found.append((OTHER_ADDRESS, _pack_mapped(other, bytes(16))))
+    if load:
+        found.append((RELAY_LOAD, struct.pack(">I", min(load, MAX_LOAD))))
+    return encode(StunMessage(BINDING_SUCCESS, transaction, tuple(found), True))
 
 
-def respond(data: bytes, source: SocketAddress) -> bytes | None:
+def respond(data: bytes, source: SocketAddress, load: int = 0) -> bytes | None:
     """The answer of a STUN server with one address and port to `source`, or None; see `answer_from`."""
-    answer = answer_from(data, source, None)
+    answer = answer_from(data, source, None, load=load)
     return None if answer is None else answer.data
 
 
@@ -148,11 +166,17 @@ class Answer:
 
 
 def answer_from(
-    data: bytes, source: SocketAddress, other: SocketAddress | None, *, second_address: bool = False
+    data: bytes,
+    source: SocketAddress,
+    other: SocketAddress | None,
+    *,
+    second_address: bool = False,
+    load: int = 0,
 ) -> Answer | None:
     """The answer of a STUN server to `source`, or None: no answer.
 
-    `other`: the server's other address; `second_address`: its IP address differs, not only its port. No answer to
+    `other`: the server's other address; `second_address`: its IP address differs, not only its port; `load`: how loaded
+    its relay is. What makes the answer larger than the request is left out, the load first. No answer to
     anything but a well-formed binding request, and none that would be larger than the request: a bare 20-byte
     request from a spoofed source must not be amplified.
     """
@@ -178,9 +202,10 @@ def answer_from(
             StunMessage(BINDING_ERROR, request.transaction, (error, (UNKNOWN_ATTRIBUTES, value)), True)
         )
     else:
-        answer = binding_success(request.transaction, source, other)
-        if len(answer) > len(data):
-            answer = binding_success(request.transaction, source)
+        for more, told in ((other, load), (other, 0), (None, 0)):
+            answer = binding_success(request.transaction, source, more, told)
+            if len(answer) <= len(data):
+                break
         if len(answer) <= len(data):
             return Answer(answer, bool(flags & CHANGE_ADDRESS), bool(flags & CHANGE_PORT))
     return Answer(answer) if len(answer) <= len(data) else None

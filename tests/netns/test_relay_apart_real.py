@@ -14,7 +14,8 @@ from tests.support.lablife import PARTY, Pinging, connected_lab
 from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.netns, pytest.mark.lab]
-"""Both relays are equally near: on a busy machine either may be the one that carries."""
+"""Both relays are equally near, so the mediator's carries, which is the first: `RELAY_TIE_MS` decide nothing. On a busy
+machine one may be measured as farther."""
 
 RELAY = """
   - url: "netctl://r1.example.net:8443"

@@ -9,8 +9,9 @@ from ipaddress import IPv4Address
 import pytest
 
 from netctl.model.addresses import SocketAddress
-from netctl.paths.constants import METER_EVERY, RELAY_MOVE_REST
-from netctl.paths.relaychoice import much_better, sums
+from netctl.paths.constants import METER_EVERY, METER_WAIT, RELAY_MOVE_REST, RELAY_TIE_MS
+from netctl.paths.relaychoice import much_better, ranked, sums, weighted
+from netctl.wire.stun import MAX_LOAD
 from tests.support.pathsim import MEDIATOR, Apart, Host, World
 
 A_PUBLIC, B_PUBLIC = "203.0.113.1", "203.0.113.2"
@@ -327,3 +328,109 @@ def test_what_is_much_better() -> None:
     assert much_better(69, 100)
     assert not much_better(71, 100)
     assert not much_better(5, 14), "less than 10 ms is nothing that anybody notices"
+
+
+def three_relays(seed: int = 1) -> tuple[World, Host, Host, Apart, Apart]:
+    """Two relays apart, nearly as far as each other, and the mediator's far away."""
+    world = World(seed)
+    a, b = hard_pair(world)
+    east, west = world.relay_apart(EAST), world.relay_apart(WEST)
+    for relay, delay in ((MEDIATOR, 0.080), (EAST, 0.010), (WEST, 0.013)):
+        place(world, relay, delay, delay)
+    return world, a, b, east, west
+
+
+@pytest.mark.parametrize("load", [1, 2, MAX_LOAD])
+def test_of_two_relays_nearly_as_far_the_less_loaded_one_is_taken(load: int) -> None:
+    world, a, b, east, _ = three_relays()
+    east.load = load
+    world.start()
+    world.run(30)
+    assert (at(a, b), at(b, a)) == (WEST, WEST)
+
+
+def test_a_loaded_relay_that_is_much_nearer_is_taken_unless_it_is_full() -> None:
+    for load, expected in ((2, EAST), (MAX_LOAD, WEST)):
+        world, a, b, east, _ = three_relays()
+        place(world, WEST, 0.040, 0.040)
+        east.load = load
+        world.start()
+        world.run(30)
+        assert (at(a, b), at(b, a)) == (expected, expected)
+
+
+def test_a_full_relay_is_better_than_none() -> None:
+    world, a, b, east, west = three_relays()
+    world.beside_up = False
+    east.load = west.load = MAX_LOAD
+    world.start()
+    world.run(30)
+    assert at(a, b) == at(b, a) == EAST
+
+
+def test_load_moves_no_pair_that_has_a_relay() -> None:
+    """All pairs would leave at once, fill the next relay, and come back."""
+    world, a, b, east, west = three_relays()
+    world.start()
+    world.run(30)
+    assert (at(a, b), at(b, a)) == (EAST, EAST)
+    steered = len(a.steered), len(b.steered)
+    for east.load, west.load in ((MAX_LOAD, 0), (1, 2), (2, 1), (0, MAX_LOAD)):
+        world.run(METER_EVERY + 20)
+        assert (at(a, b), at(b, a)) == (EAST, EAST)
+    assert (len(a.steered), len(b.steered)) == steered
+
+
+def test_only_one_member_knows_of_the_load_and_both_go_by_it() -> None:
+    """The load changes between the questions of the one and those of the other."""
+    world, a, b, east, _ = three_relays()
+    world.start_one(a)
+    world.run(2 * METER_WAIT)
+    east.load = 2
+    world.start_one(b)
+    world.run(30)
+    assert (at(a, b), at(b, a)) == (WEST, WEST)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pair_whose_relay_dies_takes_the_less_loaded_one_without_waiting(seed: int) -> None:
+    north = "198.51.100.23"
+    world, a, b, east, west = three_relays(seed)
+    world.relay_apart(north)
+    place(world, WEST, 0.030, 0.030)
+    place(world, north, 0.032, 0.032)
+    west.load = 2
+    world.start()
+    world.run(40)
+    assert (at(a, b), at(b, a)) == (EAST, EAST)
+    until = world.now + 20
+    world.stream(a, b, every=0.1, until=until)
+    world.stream(b, a, every=0.1, until=until)
+    world.run(5)
+    died, east.up = world.now, False
+    world.run(15)
+    assert (at(a, b), at(b, a)) == (north, north)
+    assert max(longest_gap(a, died - 1, world.now), longest_gap(b, died - 1, world.now)) < FAILOVER_S
+
+
+def test_of_relays_at_one_distance_the_first_of_the_document_counts() -> None:
+    """Two measurements of one machine differ by a millisecond or so, and decide nothing."""
+    assert ranked({"": 40 + RELAY_TIE_MS, "y": 40, "x": 41}) == ["", "y", "x"]
+    assert ranked({"": 41 + RELAY_TIE_MS, "y": 40, "x": 41}) == ["y", "", "x"]
+    assert ranked({"b": float("inf"), "a": float("inf"), "c": 5}) == ["c", "b", "a"]
+    for seed in range(4):
+        world = World(seed)
+        a, b = hard_pair(world)
+        for number, relay in enumerate((EAST, WEST)):
+            world.relay_apart(relay)
+            place(world, relay, 0.0003 * number, 0.0003)
+        place(world, MEDIATOR, 0.0007, 0.0007)
+        world.start()
+        world.run(30)
+        assert (at(a, b), at(b, a)) == (MEDIATOR, MEDIATOR)
+
+
+def test_a_load_of_two_counts_as_much_as_a_move_has_to_gain() -> None:
+    assert weighted(60, 2) > 95 > weighted(59, 2)
+    assert not much_better(61, 95) or weighted(61, 2) > 95
+    assert weighted(100, 0) == 100 < weighted(100, 1) < weighted(100, 2)

@@ -255,6 +255,7 @@ class Apart:
     table: RelayTable
     up: bool = True
     first: int = 50000
+    load: int = 0
 
 
 class World:
@@ -725,7 +726,7 @@ class World:
         if not apart.up:
             return
         if port == 3478:
-            answer = stun.respond(data, source)
+            answer = stun.respond(data, source, apart.load)
             if answer is not None:
                 self._reply(port, source, answer, apart.address)
             return

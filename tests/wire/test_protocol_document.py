@@ -100,6 +100,8 @@ def test_stun() -> None:
     assert HEX["stun-success"] == stun.binding_success(b"netctl-stun1", SEEN)
     assert stun.decode(HEX["stun-success"]).mapped == SEEN
     assert len(HEX["stun-success"]) <= len(HEX["stun-request"])
+    assert HEX["stun-load"] == stun.binding_success(b"netctl-stun1", SEEN, load=2)
+    assert stun.decode(HEX["stun-load"]).load == 2
 
 
 def test_stun_from_elsewhere() -> None:

@@ -114,3 +114,31 @@ def test_unknown_required_attributes_are_named() -> None:
 
 def test_an_answer_is_not_answered() -> None:
     assert stun.respond(RESPONSE_IPV4, SocketAddress("192.0.2.1", 5)) is None
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+def test_a_relays_load_fits_into_an_answer_that_is_not_larger_than_the_request(host: str) -> None:
+    source, other = SocketAddress(host, 5), SocketAddress("192.0.2.9", 3479) if host[0] == "1" else None
+    request = stun.binding_request(TRANSACTION)
+    answer = stun.answer_from(request, source, other, load=2)
+    assert answer is not None
+    assert len(answer.data) <= len(request)
+    told = stun.decode(answer.data)
+    assert (told.mapped, told.other, told.load) == (source, other, 2)
+    quiet = stun.answer_from(request, source, other)
+    assert quiet is not None
+    assert stun.decode(quiet.data).load == 0
+    short = stun.encode(
+        stun.StunMessage(stun.BINDING_REQUEST, TRANSACTION, ((stun.SOFTWARE, bytes(20)),), True)
+    )
+    less = stun.answer_from(short, source, other, load=2)
+    assert less is not None
+    assert len(less.data) <= len(short)
+    assert stun.decode(less.data).mapped == source
+
+
+@pytest.mark.parametrize(
+    ("value", "load"), [(b"", 0), (b"\0\0\2", 0), (b"\0\0\0\1", 1), (b"\0\0\0\xff", 3), (bytes(5), 0)]
+)
+def test_a_load_that_is_broken_or_too_large(value: bytes, load: int) -> None:
+    assert stun.StunMessage(stun.BINDING_SUCCESS, TRANSACTION, ((stun.RELAY_LOAD, value),)).load == load

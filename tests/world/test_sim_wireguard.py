@@ -29,8 +29,8 @@ class Wire:
 
 
 def test_answers_that_are_lost_leave_the_session_that_is_in_use() -> None:
-    keys = [WireGuardKey(bytes([number]) * 32) for number in (1, 2)]
-    one, other = Wire(*keys, THERE), Wire(*reversed(keys), HERE)
+    mine, theirs = (WireGuardKey(bytes([number]) * 32) for number in (1, 2))
+    one, other = Wire(mine, theirs, THERE), Wire(theirs, mine, HERE)
     one.wireguard.tick(0.0, 0.0)
     other.wireguard.receive(one.take(), HERE, 0.0)
     one.wireguard.receive(other.take(), THERE, 0.0)
@@ -38,11 +38,11 @@ def test_answers_that_are_lost_leave_the_session_that_is_in_use() -> None:
     assert data[0] == DATA
     other.wireguard.receive(data, HERE, 0.0)
     for number in range(1, 5):
-        began = bytes([INITIATION, 0, 0, 0]) + keys[0].raw + (1000 + number).to_bytes(8, "big")
+        began = bytes([INITIATION, 0, 0, 0]) + mine.raw + (1000 + number).to_bytes(8, "big")
         other.wireguard.receive(began, HERE, float(number))
         assert other.take()[0] == RESPONSE, "and nobody gets it"
     other.wireguard.receive(data, HERE, 10.0)
-    assert other.wireguard.heard(keys[0]) == 10.0
-    other.wireguard.send_data(keys[0])
+    assert other.wireguard.heard(mine) == 10.0
+    other.wireguard.send_data(mine)
     one.wireguard.receive(other.take(), THERE, 11.0)
-    assert one.wireguard.heard(keys[1]) == 11.0, "it sends by the session that both have"
+    assert one.wireguard.heard(theirs) == 11.0, "it sends by the session that both have"
