@@ -152,6 +152,9 @@ RING_DATAGRAMS = 16
 """Datagrams that wait for a path at a doorbell, and how long: WireGuard makes a new handshake after 5 s
 (Rekey-Timeout), and a session that still holds sends single packets."""
 
+PRESENCE_WAIT = 0.5
+"""Longest wait of a ring for the mediator's word on whether the peer is online, before it binds at the relay. The grant
+of the relay takes the same trip, so a mediator that answers delays nothing."""
 FIRST_STEER_REST = 0.3
 """Delay of a peer's first endpoint on the side that does not choose, and of a tunnel that the peer may open first: a
 handshake fits into it."""

@@ -9,6 +9,9 @@ OPEN    no data for a tenth of it, nothing carries the pair, and a path    FOLDE
         is due to be looked for or the peer is offline
 OPEN    the mediator is gone                                               OPEN: nobody could wake the other side
 
+A ring for a peer whose presence is not known asks the mediator first. It binds at the relay when the mediator says that
+the peer is online, or says nothing for `PRESENCE_WAIT`.
+
 A folded peer has an entry in the engine and a `Folded` here. It has no state machine, no probes, no relay
 binding and no offers. Both sides count the same data, so they fold up within a second of each other. If one
 side still sends, its packets reach the other's engine by the path that was there, and the pair opens again.
@@ -29,7 +32,8 @@ class Folded:
     """The state of a folded peer."""
 
     status: PathStatus
-    online: bool = True
+    online: bool | None = True
+    """None: the mediator does not tell. A ring then waits for its word (`Pair.asks_presence`)."""
     counters: tuple[int, int] | None = None
     """The engine's (received, sent) bytes at the last look; None: none yet."""
     woken: bool = False

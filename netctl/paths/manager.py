@@ -83,6 +83,8 @@ class PathManager:
         self._pairs: dict[WireGuardKey, Pair] = {}
         self.open_change = 0
         """Changes whenever `open_peers` does."""
+        self.presence_asked = 0
+        """Count of pairs that have opened and wait for the word of the mediator, which is to be asked at once."""
         self._by_tag: dict[bytes, Pair] = {}
         self._batches = 0
         self._outside = Outside(rng, self._new_batch)
@@ -152,7 +154,7 @@ class PathManager:
                 effects += self._fold_up(key, Folded(idle))
                 effects += self._take_early(key, now)
             elif (new := self._add(key, now, stock=key in stock)) is not None:
-                new.online = key not in opened or opened[key].online
+                new.online = key not in opened or opened[key].online is not False
                 if self._control:
                     new.begin_round(now, self._offer_time(now))
                 effects += self._take_early(key, now) + self._settle(new, now)
@@ -228,7 +230,10 @@ class PathManager:
         pair = self._add(key, now) if folded is not None else None
         if folded is None or pair is None:
             return None
-        pair.online = folded.online
+        pair.online = folded.online is not False
+        if folded.online is None and rung and self._control:
+            pair.asks_presence(now)
+            self.presence_asked += 1
         pair.opened(folded.counters, now)
         if folded.woken and not rung:
             pair.reopen(now, peer_first=True)  # it rang, perhaps with an initiation
@@ -478,7 +483,7 @@ class PathManager:
         if isinstance(message, Introduction):
             if not pair.offers.take(now):
                 return []  # too many offers: later ones are accepted again
-            pair.online = True
+            pair.told_presence(online=True)
             pair.activity.seen(now)
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
@@ -500,20 +505,22 @@ class PathManager:
         if pair is None or pair.stock:
             return []  # a stock app does not log in
         came = online and (not pair.online or not pair.routes.introduced)
-        pair.online = online
+        pair.told_presence(online=online)
         pair.check(now)
         if came and not pair.settled and self._control:
             self._begin_round(pair, now)
         return self._settle(pair, now)
 
     def peers_online(self, online: Mapping[WireGuardKey, bool | None], now: float) -> list[Effect]:
-        """The mediator reports of several peers. None: it does not say any more; a folded peer may be online then."""
+        """The mediator reports of several peers. None: it does not say any more, and is asked when a folded peer's
+        doorbell rings.
+        """
         effects: list[Effect] = []
         for key, there in online.items():
             if there is not None:
                 effects += self.peer_online(key, there, now)
             elif (folded := self._folded.get(key)) is not None:
-                folded.online = True
+                folded.online = None
         return effects
 
     def presence_in_view(self, online: Mapping[WireGuardKey, bool | None], now: float) -> list[Effect]:
@@ -522,8 +529,12 @@ class PathManager:
         """
         news: dict[WireGuardKey, bool | None] = {}
         for key, there in online.items():
-            peer = self._pairs.get(key) or self._folded.get(key)
-            if peer is not None and peer.online is not (there is not False):
+            pair, folded = self._pairs.get(key), self._folded.get(key)
+            if pair is not None:
+                is_news = pair.online is not (there is not False)
+            else:
+                is_news = folded is not None and folded.online is not there
+            if is_news:
                 news[key] = there
         return self.peers_online(news, now)
 

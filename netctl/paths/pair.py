@@ -76,6 +76,8 @@ class Pair:
         self._rng = rng
         self.state = PairState.IDLE
         self.online = True
+        self._presence_by: float | None = None
+        """Until when nothing is bound at the relay, as the mediator may say that the peer is offline."""
         self.round = 0
         self.offer_due: float | None = None
         """When to offer our candidates (again); the manager sends the offer, since it knows them."""
@@ -207,6 +209,14 @@ class Pair:
         """The pair was folded up until now. `counters`: the engine's (received, sent) bytes at the last look."""
         self._counters = counters
         self.activity.seen(now)
+
+    def asks_presence(self, now: float) -> None:
+        """The engine rang for a peer whose presence is not known, and the mediator is asked."""
+        self._presence_by = now + c.PRESENCE_WAIT
+
+    def told_presence(self, *, online: bool) -> None:
+        """The mediator has said whether the peer is online, or passed on a message of it."""
+        self.online, self._presence_by = online, None
 
     def rang(self, now: float, offer_at: float) -> None:
         """Begin the round that follows from the engine's first packet."""
@@ -821,6 +831,7 @@ class Pair:
             self.offer_due,
             self._give_up_at,
             self._retry_at if self.online else None,
+            self._presence_by,
             self._ping_due,
             self._relay_until,
             self._punches[0] if self._punches else None,
@@ -866,7 +877,10 @@ class Pair:
                 self.offer_due = None
                 self._retry_at = now + self._retry_s
                 self._retry_s = min(2 * self._retry_s, c.RETRY_MAX)
-        if not self.online and self.state is not PairState.DIRECT and not self.relay.usable:
+        if self._presence_by is not None and now >= self._presence_by:
+            self._presence_by = None
+        waits = not self.online or self._presence_by is not None
+        if waits and self.state is not PairState.DIRECT and not self.relay.usable:
             self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)

@@ -116,6 +116,20 @@ def test_pairs_that_open_or_go_at_once_are_told_once(tmp_path: Path) -> None:
     run(lambda: Runner(tmp_path), story)
 
 
+def test_the_mediator_is_asked_for_an_unknown_peer_before_anything_else_is_wanted(tmp_path: Path) -> None:
+    async def story(runner: Runner) -> None:
+        runner.fold(ONE, OTHER)
+        runner.paths.logged_in((), None)
+        runner.paths.presence({ONE: None, OTHER: True})
+        runner.paths._ring(ONE, b"first packet")
+        assert runner.told_open.get_nowait() == {ONE}
+        runner.paths._ring(OTHER, b"first packet")
+        assert runner.told_open.empty(), "whose presence is known is told with whoever opens next"
+        assert await runner.told_open.get() == {ONE, OTHER}
+
+    run(lambda: Runner(tmp_path), story)
+
+
 @pytest.mark.parametrize("error", [TimeoutError("no answer"), EngineError("gone")])
 def test_an_engine_that_does_not_answer_once_is_told_at_the_next_look(
     tmp_path: Path, error: Exception

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from netctl.model.addresses import SocketAddress
 from netctl.model.hoststate import PeerStatus
 from netctl.paths import constants as c
 from netctl.paths.effects import PathStatus
 from netctl.paths.folding import Activity, Folded, Waiting
+from netctl.wire.control import Candidates, RelayRequest
 from netctl.wire.wireguard import INITIATION, INITIATION_LEN
-from tests.support.pathsim import REKEY_TIMEOUT_S, Host, World
+from tests.support.pathsim import REKEY_TIMEOUT_S, RELAY_PORTS, WAN_DELAY, Host, World
 
 RELAYED_S = 0.3
 """From the first packet until the relay carries it: ten trips to the mediator."""
@@ -253,6 +255,78 @@ def test_a_pair_whose_peer_is_offline_is_folded_up_soon() -> None:
     assert kinds(a, b)[0] == "none"
     world.run(c.LAZY_IDLE * c.LAZY_QUIET)
     assert kinds(a, b)[0] == "idle"
+
+
+class RelayCounted(World):
+    """Counts what reaches the relay's ports."""
+
+    to_relay = 0
+
+    def _internet(self, source: SocketAddress, destination: SocketAddress, data: bytes) -> None:
+        self.to_relay += destination.port in RELAY_PORTS
+        super()._internet(source, destination, data)
+
+    def _mediate(self, host: Host, message: Candidates | RelayRequest) -> None:
+        """The mediator grants the relay whoever is online."""
+        asleep = [other for other in self.hosts if not other.control]
+        for other in asleep if isinstance(message, RelayRequest) else ():
+            other.control = True
+        super()._mediate(host, message)
+        for other in asleep:
+            other.control = False
+
+
+def unknown_world() -> tuple[RelayCounted, Host, Host]:
+    """b is not online, and the mediator, which grants the relay all the same, does not say so unasked."""
+    world = RelayCounted(1)
+    world.lazy = True
+    a, b = (
+        world.host(name, f"192.168.{n}.10", world.nat(f"203.0.113.{n}")) for n, name in enumerate("ab", 1)
+    )
+    world.start()
+    world.run(10)
+    world.perform(a, a.manager.peers_online({b.key: None}, world.now))
+    b.on = b.control = False
+    return world, a, b
+
+
+def test_a_ring_for_an_absent_peer_sends_nothing_to_the_relay() -> None:
+    """The mediator is asked first; and again, after the pair was folded up and its presence forgotten."""
+    world, a, b = unknown_world()
+    for asked in (1, 2):
+        world.data(a, b, asked)
+        assert a.manager.presence_asked == asked
+        world.run(2 * WAN_DELAY)
+        world.perform(a, a.manager.peer_online(b.key, False, world.now))
+        world.run(c.LAZY_IDLE * c.LAZY_QUIET + RINGS_S)
+        assert kinds(a, b)[0] == "idle"
+        world.perform(a, a.manager.peers_online({b.key: None}, world.now))
+    assert world.to_relay == 0
+    world.perform(a, a.manager.presence_in_view({b.key: False}, world.now))
+    world.data(a, b, 3)
+    assert a.manager.presence_asked == 2, "what is known is not asked"
+    world.run(RINGS_S)
+    assert world.to_relay == 0
+
+
+def test_a_ring_waits_for_the_mediators_word_no_longer_than_for_its_grant() -> None:
+    world, a, b = unknown_world()
+    b.on = b.control = True
+    world.data(a, b, 1)
+    world.run(2 * WAN_DELAY)
+    world.perform(a, a.manager.peer_online(b.key, True, world.now))
+    world.run(RELAYED_S)
+    assert heard(b) == [1]
+
+
+def test_a_mediator_that_says_nothing_delays_a_ring_for_a_moment_only() -> None:
+    world, a, b = unknown_world()
+    b.on = b.control = True
+    world.data(a, b, 1)
+    world.run(c.PRESENCE_WAIT / 2)
+    assert a.manager.presence_asked == 1
+    world.run(c.PRESENCE_WAIT / 2 + FIRST_S)
+    assert heard(b) == [1]
 
 
 def test_the_path_says_how_soon_it_came_after_the_first_packet() -> None:

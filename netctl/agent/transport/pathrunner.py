@@ -98,6 +98,8 @@ class PathRunner:
         self._another_port = another_port
         self._on_open = on_open
         self._open_change = 0
+        self._asked = 0
+        self._told_open_at = float("-inf")
         self._opening: asyncio.TimerHandle | None = None
         """When `on_open` is told of the pairs that have opened or folded up since."""
         self._limit_size = limit_size
@@ -271,6 +273,9 @@ class PathRunner:
             self._schedule(at_least_s=RESTART_S)  # the timer may be due again at once
 
     def _perform(self, effects: Sequence[Effect]) -> None:
+        asked, self._asked = self._asked, self._manager.presence_asked
+        if asked != self._asked and time.monotonic() - self._told_open_at >= GATHER_S:
+            self._tell_open()  # before the request to the relay, whose answer then comes after this one's
         for effect in effects:
             try:
                 self._do(effect)
@@ -284,7 +289,9 @@ class PathRunner:
             self._look_soon(0.0)
 
     def _tell_open(self) -> None:
-        self._opening = None
+        if self._opening is not None:
+            self._opening.cancel()
+        self._opening, self._told_open_at = None, time.monotonic()
         self._open_change = self._manager.open_change
         self._guard.run("the open pairs", self._on_open, self._manager.open_peers)
 
