@@ -25,6 +25,7 @@ from netctl.engine.sysctls import Sysctls
 from netctl.engine.wireguard import userspace
 from netctl.engine.wireguard.handshakes import Handshakes
 from netctl.engine.wireguard.kernel import KernelDriver
+from netctl.engine.wireguard.observed import Observed
 from netctl.engine.wireguard.uapiclient import DeviceState, UapiDriver, read_private_key
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import EngineError
@@ -89,6 +90,7 @@ class LinuxEngine:
         self._opener = Opener(state_dir / OPENINGS_FILE, self._host_filter)
         self._making = state_dir / "making"
         self._handshakes = Handshakes()
+        self._observed = Observed()
 
     def _choose(self, kind: str) -> str:
         if self._uapi.answers():
@@ -205,7 +207,7 @@ class LinuxEngine:
                 frozenset(peer.allowed_ips),
                 peer.endpoint,
                 peer.keepalive_s,
-                is_live=is_session(handshakes[key], now),
+                is_live=is_session(handshakes.get(key, 0.0), now),
             )
             for key, peer in device.peers.items()
         }
@@ -223,15 +225,11 @@ class LinuxEngine:
         device = self._device()
         if device is None:
             return {}
-        handshakes = self._settled(device, time.time())
-        return {
-            key: PeerStatus(peer.endpoint, handshakes[key], peer.rx_bytes, peer.tx_bytes)
-            for key, peer in device.peers.items()
-        }
+        return self._observed.statuses(device, self._settled(device, time.time()))
 
     def _settled(self, device: DeviceState, unix_now: float) -> dict[WireGuardKey, float]:
-        """Times of the last handshakes, corrected for steps of the wall clock."""
-        told = {key: peer.last_handshake_s for key, peer in device.peers.items()}
+        """Times of the last handshakes that there were, corrected for steps of the wall clock."""
+        told = {key: peer.last_handshake_s for key, peer in device.peers.items() if peer.last_handshake_s > 0}
         return self._handshakes.settled(told, unix_now, boottime())
 
     def steer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Literal
 
 from netctl.model.addresses import Address, Prefix, SocketAddress
@@ -241,6 +242,21 @@ class PeerStatus:
     """Unix time of the last handshake, 0: never."""
     rx_bytes: int
     tx_bytes: int
+
+
+def changed_peers(
+    before: Mapping[WireGuardKey, PeerStatus], now: Mapping[WireGuardKey, PeerStatus]
+) -> list[WireGuardKey] | None:
+    """The peers whose status is another object than before; None: the peers themselves are others.
+
+    Nothing is hashed: of thousands of peers most are idle, and looked at each second.
+    """
+    if now is before:
+        return []
+    if len(now) != len(before) or not all(map(is_, now, before)):
+        return None
+    pairs = zip(now, before.values(), now.values(), strict=True)
+    return [key for key, old, new in pairs if old is not new]
 
 
 def is_session(last_handshake_s: float, unix_now: float) -> bool:

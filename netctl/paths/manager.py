@@ -12,7 +12,7 @@ its own candidates in it; a side that receives a lower round offers again in its
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from netctl.model.addresses import Prefix, SocketAddress
@@ -29,6 +29,7 @@ from netctl.paths.effects import (
     Effect,
     Fold,
     PathChanged,
+    PathKind,
     PathStatus,
     Rewrite,
     SendControl,
@@ -117,6 +118,8 @@ class PathManager:
         self._seen_as = seen_as
         self._lazy: frozenset[WireGuardKey] = frozenset()
         self._folded: dict[WireGuardKey, Folded] = {}
+        self._unobserved: set[WireGuardKey] = set()
+        """Peers that were folded up without the engine's counters."""
 
     def set_peers(
         self,
@@ -204,6 +207,20 @@ class PathManager:
         """The peers with an agent whose pairs are open: whether they are online matters to this host."""
         return frozenset(key for key, pair in self._pairs.items() if not pair.stock)
 
+    def open_or_new(self) -> Collection[WireGuardKey]:
+        """The peers of whom `observe` must be told at each look, also if the engine's status of them is as before.
+
+        Those are the open ones, and once each that was folded up without counters: the first look is what later ones
+        are compared with.
+        """
+        found = [*self._pairs, *self._unobserved]
+        self._unobserved.clear()
+        return found
+
+    def steady(self) -> Mapping[WireGuardKey, PathKind]:
+        """The kinds of the present paths of the open pairs that are never folded up."""
+        return {key: pair.kind for key, pair in self._pairs.items() if key not in self._lazy}
+
     @property
     def resting(self) -> bool:
         """Whether all peers are folded up, so that nothing depends on quick looks at the engine."""
@@ -253,6 +270,8 @@ class PathManager:
 
     def _fold_up(self, key: WireGuardKey, folded: Folded) -> list[Effect]:
         self._folded[key] = folded
+        if folded.counters is None:
+            self._unobserved.add(key)
         return [Fold(key)]
 
     def _begin_round(self, pair: Pair, now: float) -> None:

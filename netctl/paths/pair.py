@@ -198,6 +198,11 @@ class Pair:
             now.opened_s,
         )
 
+    @property
+    def kind(self) -> PathKind:
+        """The kind of the present path."""
+        return self._status.kind
+
     def _distrust(self) -> str | None:
         """The address of a direct path that answers but is refused, and the reason."""
         found = next((route for route in self.routes.all() if route.says_refusal), None)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from netctl.tunnel import Device, Peer
 from netctl.tunnel.constants import MAX_PEERS
+from netctl.wg.changes import Changes
 from netctl.wg.uapi import (
     PeerChange,
     PeerStatus,
     SetRequest,
     UapiError,
+    format_cursor,
     format_device,
     format_peer,
     format_status,
@@ -118,8 +120,18 @@ def _apply_peer(device: Device, change: PeerChange, now: float) -> None:
 
 def answer_get(shell: Configurable) -> Iterator[str]:
     """The answer to `get=1`, in pieces of one peer: for a slow reader no copy of the whole answer stays in memory."""
+    return _answer(shell, tuple(shell.device.peers.values()))
+
+
+def answer_changed(shell: Configurable, changes: Changes, cursor: str) -> Iterator[str]:
+    """The answer to `get=changed`: as to `get=1`, with the peers alone that have changed since `cursor`."""
+    after, changed = changes.since(shell.device, cursor)
+    yield format_cursor(after, whole=changed is None)
+    yield from _answer(shell, tuple(shell.device.peers.values()) if changed is None else changed)
+
+
+def _answer(shell: Configurable, peers: Sequence[Peer]) -> Iterator[str]:
     device = shell.device
-    peers = tuple(device.peers.values())
     yield format_device(device.private_key, shell.listen_port, shell.fwmark)
     for peer in peers:
         if device.peers.get(peer.public_key) is peer:  # not removed while the reader was slow

@@ -18,6 +18,9 @@ from netctl.model.addresses import Endpoint, Prefix, SocketAddress
 SET, GET = "set=1", "get=1"
 GET_DATA_PATH = "get=data_path"
 """Our extension, which `wg` does not use: asks for the data path that moves the packets, for people."""
+GET_CHANGED = "get=changed"
+"""Our extension, with a line `since=CURSOR`: asks for the peers that have changed since (`netctl.wg.changes`)."""
+SINCE = "since"
 MAX_LINE_LEN = 512
 """Bytes of one line. The longest legal line, an endpoint with a scope, has less than 100."""
 MAX_REQUEST_LINES = 1 << 19
@@ -269,6 +272,11 @@ def format_status(code: int) -> str:
 def format_data_path(text: str, faults: int) -> str:
     """The answer to `get=data_path` without its end. `faults`: count of inputs whose handling failed so far."""
     return f"data_path={text}\nfaults={faults}\n"
+
+
+def format_cursor(cursor: str, *, whole: bool) -> str:
+    """The first lines of the answer to `get=changed`. `whole`: all peers follow, not only those that have changed."""
+    return f"cursor={cursor}\nwhole={str(whole).lower()}\n"
 
 
 def format_device(private_key: bytes | None, listen_port: int, fwmark: int) -> str:

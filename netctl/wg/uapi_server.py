@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Protocol
 
 from netctl.model.errors import LocalError
-from netctl.wg.configure import Configurable, answer_get, apply
+from netctl.wg.changes import Changes
+from netctl.wg.configure import Configurable, answer_changed, answer_get, apply
 from netctl.wg.uapi import (
     GET,
+    GET_CHANGED,
     GET_DATA_PATH,
     MAX_LINE_LEN,
     SET,
+    SINCE,
     SetParser,
     UapiError,
     format_data_path,
@@ -85,16 +88,25 @@ def bind_unix(path: Path, kind: socket.SocketKind) -> socket.socket:
 class _Client:
     """One connection: the incomplete line, the incomplete request, and the unwritten rest of the answer."""
 
-    def __init__(self, connection: socket.socket, shell: Configurable, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        shell: Configurable,
+        changes: Changes,
+        log: Callable[[str], None],
+    ) -> None:
         self.connection = connection
         self.last_active = shell.now()
         self.is_writing = False
         self._shell = shell
+        self._changes = changes
         self._log = log
         self._input = bytearray()
         self._parser: SetParser | None = None
         self._is_get = False
         self._is_get_path = False
+        self._since: str | None = None
+        """The cursor of a `get=changed` under way; empty: none yet."""
         self._answers: Iterator[str] = iter(())
         self._output = memoryview(b"")
         self._is_ending = False
@@ -121,7 +133,8 @@ class _Client:
         return True
 
     def _is_idle(self) -> bool:
-        return not self._input and self._parser is None and not (self._is_get or self._is_get_path)
+        under_way = self._is_get or self._is_get_path or self._since is not None
+        return not self._input and self._parser is None and not under_way
 
     def _take_lines(self) -> None:
         """Take lines up to the first whole request: the next request must wait for the answer to this one."""
@@ -158,10 +171,21 @@ class _Client:
                 self._answer(
                     iter((format_data_path(self._shell.data_path, self._shell.faults), format_status(0)))
                 )
+        elif self._since is not None:
+            name, _, value = line.partition("=")
+            if not line:
+                cursor, self._since = self._since, None
+                self._answer(answer_changed(self._shell, self._changes, cursor))
+            elif name == SINCE and not self._since:
+                self._since = value
+            else:
+                self._end(-errno.EPROTO)
         elif line == SET:
             self._parser = SetParser()
         elif line == GET:
             self._is_get = True
+        elif line == GET_CHANGED:
+            self._since = ""
         elif line == GET_DATA_PATH:
             self._is_get_path = True
         else:
@@ -184,7 +208,7 @@ class _Client:
         """Answer with `code` and close: the start of the next request is unknown."""
         self._input.clear()
         self._parser, self._is_ending = None, True
-        self._is_get = self._is_get_path = False
+        self._is_get, self._is_get_path, self._since = False, False, None
         self._answer(iter((format_status(code),)))
 
     def _write(self) -> bool:
@@ -216,6 +240,7 @@ class UapiServer:
 
     def __init__(self, shell: Loop, path: Path, log: Callable[[str], None] = lambda _: None) -> None:
         self._shell = shell
+        self._changes = Changes(os.urandom)
         self._path = path
         self._log = log
         self._listener: socket.socket | None = None
@@ -272,7 +297,7 @@ class UapiServer:
         connection.setblocking(False)
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(min(self._clients, key=lambda fd: self._clients[fd].last_active))
-        self._clients[connection.fileno()] = _Client(connection, self._shell, self._log)
+        self._clients[connection.fileno()] = _Client(connection, self._shell, self._changes, self._log)
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def _serve(self, fd: int) -> None:

@@ -130,6 +130,39 @@ def test_the_mediator_is_asked_for_an_unknown_peer_before_anything_else_is_wante
     run(lambda: Runner(tmp_path), story)
 
 
+class Looked(dict[WireGuardKey, PeerStatus]):
+    """Statuses that count how many of them are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: WireGuardKey) -> PeerStatus:
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+def test_a_look_costs_nothing_for_folded_peers_that_have_not_changed(tmp_path: Path) -> None:
+    keys = [WireGuardKey(number.to_bytes(32)) for number in range(1, 101)]
+
+    async def story(runner: Runner) -> None:
+        runner.fold(*keys)
+        bells = await runner.steered.get()
+        there = Looked({key: PeerStatus(bells[key], 0.0, 0, 0) for key in keys})
+        runner.paths.observe(there)
+        assert there.looks >= len(keys), "the first look is what later ones are compared with"
+        there.looks = 0
+        runner.paths.observe(there)
+        assert there.looks == 0
+        then = Looked({**there, keys[7]: PeerStatus(bells[keys[7]], 1.0, 92, 0)})
+        runner.paths.observe(then)
+        assert then.looks == 2, "by the path manager, and for the endpoint"
+        assert [key for key, path in runner.paths.status().items() if path.kind != "idle"] == [keys[7]]
+        then.looks = 0
+        runner.paths.observe(then)
+        assert then.looks == 1, "an open pair is looked at each time"
+
+    run(lambda: Runner(tmp_path), story)
+
+
 @pytest.mark.parametrize("error", [TimeoutError("no answer"), EngineError("gone")])
 def test_an_engine_that_does_not_answer_once_is_told_at_the_next_look(
     tmp_path: Path, error: Exception

@@ -21,7 +21,7 @@ from netctl.engine.port.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
 from netctl.model.errors import EngineError
-from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus
+from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, changed_peers
 from netctl.model.keys import WireGuardKey
 from netctl.node.ownport import PortState
 from netctl.node.snapshot import TunnelStatus
@@ -130,6 +130,10 @@ class PathRunner:
         self._to_steer_grew = asyncio.Event()
         self._to_open: dict[WireGuardKey, bool] = {}
         """Tunnels to open once the engine has been told these endpoints, and whether with a new handshake."""
+        self._observed: Mapping[WireGuardKey, PeerStatus] = {}
+        """What `observe` was given last."""
+        self._unsure = True
+        """Whether the engine may lack an endpoint although no status has changed: one was set, or a call failed."""
         self._steered: dict[WireGuardKey, SocketAddress] = {}
         """The last endpoint wanted for each peer; a restarted engine must be told again."""
         self._mapper = PortMapRunner(private, self._mapped, self._guard)
@@ -207,6 +211,7 @@ class PathRunner:
     def _tell_engine(self, endpoints: Mapping[WireGuardKey, SocketAddress]) -> None:
         self._to_steer.update(endpoints)
         self._to_steer_grew.set()
+        self._unsure = True
 
     async def _steer_all(self) -> None:
         while True:
@@ -219,21 +224,23 @@ class PathRunner:
                 if endpoints or anew:
                     await self._steer(endpoints, anew)
             except EngineError:
+                self._unsure = True
                 self._look_soon(AGAIN_S)
             except Exception as error:
+                self._unsure = True
                 self._guard.caught("endpoints", error)
                 self._look_soon(AGAIN_S)
             for key in to_open:
                 self._guard.run("a tunnel to open", self._through, key)
 
-    def _steer_again(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
+    def _steer_again(self, statuses: Mapping[WireGuardKey, PeerStatus], keys: Iterable[WireGuardKey]) -> None:
         """Tell the engine again which endpoints it does not have: a call failed, or a peer was removed and added.
 
         The path manager itself defends the endpoints of open pairs against all but these two: no endpoint, and a
         doorbell.
         """
-        for key, seen in statuses.items():
-            wanted = self._steered.get(key)
+        for key in keys:
+            seen, wanted = statuses[key], self._steered.get(key)
             if wanted is None or seen.endpoint == wanted or key in self._to_steer:
                 continue
             lost = seen.endpoint is None or self._doorbells.is_one(seen.endpoint)
@@ -571,13 +578,18 @@ class PathRunner:
         self._perform(self._manager.echo_answered(key, transaction, time.monotonic()))
 
     def observe(self, statuses: Mapping[WireGuardKey, PeerStatus]) -> None:
-        """Take the engine's status of the peers."""
+        """Take the engine's status of the peers. A folded peer whose status is the same object costs nothing."""
         now = time.monotonic()
+        before, self._observed = self._observed, statuses
+        changed = changed_peers(before, statuses)
         effects: list[Effect] = []
-        for key, seen in statuses.items():
-            effects += self._manager.observe(key, seen, now)
+        always = self._manager.open_or_new()
+        for key in statuses if changed is None else {*changed, *always}:
+            if key in statuses:
+                effects += self._manager.observe(key, statuses[key], now)
         self._perform(effects)
-        self._steer_again(statuses)
+        unsure, self._unsure = self._unsure, False
+        self._steer_again(statuses, statuses if changed is None or unsure else changed)
 
     def _seen_as(self, seen: PeerStatus) -> PeerStatus:
         """The engine's status of a peer with the peer's own address; a doorbell is none."""
@@ -585,6 +597,10 @@ class PathRunner:
         if there is not None and self._doorbells.is_one(there):
             there = None
         return seen if there == seen.endpoint else replace(seen, endpoint=there)
+
+    def steady(self) -> Mapping[WireGuardKey, str]:
+        """The kinds of the present paths of all peers whose tunnels stay open."""
+        return self._manager.steady()
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""

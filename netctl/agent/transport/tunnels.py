@@ -143,8 +143,11 @@ class Tunnels:
         if self._observed_at - self._asked_at >= FAULTS_EVERY_S:
             self._asked_at = self._observed_at
             self.engine_faults = await self._host.faults()
+        now = time.time()
         live = frozenset(
-            key for key, status in self.statuses.items() if is_session(status.last_handshake_s, time.time())
+            key
+            for key, status in self.statuses.items()
+            if status.last_handshake_s and is_session(status.last_handshake_s, now)
         )
         if live != self.live:
             self.live = live
@@ -158,13 +161,8 @@ class Tunnels:
         """Knock at peers that have a path but no session."""
         if not self._context.state.knows:
             return
-        for key, path in self._paths.status().items():
-            if (
-                path.kind == "none"
-                or key in self._paths.lazy
-                or key in self.live
-                or now - self._knocked.get(key, 0.0) < KNOCK_S
-            ):
+        for key, kind in self._paths.steady().items():
+            if kind == "none" or key in self.live or now - self._knocked.get(key, 0.0) < KNOCK_S:
                 continue
             self._knocked[key] = now
             self.knock_at(key)

@@ -102,14 +102,7 @@ class Answers:
         """Parse an answer. Unknown keys are ignored. Raises EngineError for a bad line or errno."""
         device = DeviceState()
         head, *texts = f"\n{text}".split("\npublic_key=")
-        for name, value in _fields(head):
-            try:
-                if name == "private_key":
-                    device.private_key = bytes.fromhex(value)
-                elif name == "listen_port":
-                    device.listen_port = int(value)
-            except ValueError as error:
-                raise _bad(name) from error
+        _head(device, _fields(head))
         peers: dict[bytes, tuple[WireGuardKey, PeerState]] = {}
         for one in texts:
             digest = hashlib.blake2b(one.encode(), digest_size=DIGEST_LEN).digest()
@@ -117,6 +110,51 @@ class Answers:
         self._known = peers
         device.peers = dict(peers.values())
         return device
+
+
+class ChangesOnly:
+    """The state of a device by netctl-wg's answers to ``get=changed``: only peers that have changed are sent."""
+
+    def __init__(self) -> None:
+        self.cursor = ""
+        """The last answer's; another process takes it for a stranger's, and sends all peers."""
+        self._device = DeviceState()
+
+    def parse(self, text: str) -> DeviceState | None:
+        """The device after this answer: the same object if nothing has changed. None: no answer to ``get=changed``.
+
+        Raises EngineError.
+        """
+        head, *texts = f"\n{text}".split("\npublic_key=")
+        fields = dict(_fields(head)) if text.startswith("cursor=") else {}
+        if "cursor" not in fields:
+            return None
+        before = self._device
+        peers = dict(map(_parse_peer, texts))
+        if fields.get("whole") != "true":
+            peers = {**before.peers, **peers} if peers else before.peers
+        device = DeviceState(peers=peers)
+        _head(device, fields.items())
+        same = peers is before.peers and (device.private_key, device.listen_port) == (
+            before.private_key,
+            before.listen_port,
+        )
+        if not same:
+            self._device = device
+        self.cursor = fields["cursor"]  # last: after a bad answer the same changes are asked for again
+        return self._device
+
+
+def _head(device: DeviceState, fields: Iterable[tuple[str, str]]) -> None:
+    """Take the fields of the device itself. Raises EngineError."""
+    for name, value in fields:
+        try:
+            if name == "private_key":
+                device.private_key = bytes.fromhex(value)
+            elif name == "listen_port":
+                device.listen_port = int(value)
+        except ValueError as error:
+            raise _bad(name) from error
 
 
 def _parse_peer(text: str) -> tuple[WireGuardKey, PeerState]:
@@ -190,6 +228,8 @@ class UapiDriver:
         self.path = directory / f"{interface}.sock"
         self._openings = Openings()
         self._answers = Answers()
+        self._changes: ChangesOnly | None = ChangesOnly()
+        """None: the engine does not tell what has changed."""
 
     def answers(self) -> bool:
         """Whether a live engine serves this interface."""
@@ -218,9 +258,10 @@ class UapiDriver:
         try:
             return self._request(text)
         except OSError as error:
-            raise EngineError(
-                f"the userspace WireGuard of {self.interface} does not answer: {error}"
-            ) from error
+            raise self._silent(error) from error
+
+    def _silent(self, error: OSError) -> EngineError:
+        return EngineError(f"the userspace WireGuard of {self.interface} does not answer: {error}")
 
     def _set(self, lines: str) -> None:
         reply = self._ask(f"set=1\n{lines}\n")
@@ -231,8 +272,23 @@ class UapiDriver:
                 raise EngineError(f"{os.strerror(code)} (errno {code})") from OSError(code, os.strerror(code))
 
     def read(self) -> DeviceState:
-        """The present state of the device."""
-        return self._answers.parse(self._ask("get=1\n\n"))
+        """The present state of the device; the same object as before if nothing has changed since."""
+        if self._changes is not None:
+            device = self._changed(self._changes)
+            if device is not None:
+                return device
+        device = self._answers.parse(self._ask("get=1\n\n"))
+        self._changes = None
+        return device
+
+    def _changed(self, changes: ChangesOnly) -> DeviceState | None:
+        try:
+            reply = self._request(f"get=changed\nsince={changes.cursor}\n\n")
+        except TimeoutError as error:
+            raise self._silent(error) from error
+        except OSError:
+            return None  # other engines end the connection
+        return changes.parse(reply)
 
     def data_path(self) -> str:
         """The data path that netctl-wg reports; empty while it does not run, and for other engines."""
@@ -252,6 +308,7 @@ class UapiDriver:
 
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""
+        self._changes = self._changes or ChangesOnly()  # it may be another engine than before
         current = self.read()
         lines = ""
         if current.private_key != private_key:
