@@ -44,10 +44,10 @@ class Rtnl:
     """
 
     def __init__(self) -> None:
-        from pyroute2 import IPRoute  # a quarter of a second of imports, which not every command needs
+        from netctl.engine.links.library import iproute  # 0.1 s of imports, which not every command needs
 
         # strict_check: the kernel filters lists; ext_ack: refusals come with the kernel's text.
-        self._library = IPRoute(strict_check=True, ext_ack=True)
+        self._library = iproute()(strict_check=True, ext_ack=True)
         self.lists = LinkDump()
         """The lists of links and addresses. Raises NetlinkError."""
 
