@@ -128,6 +128,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     if title:
         _out(_paint(title, _BOLD, sys.stdout))
     _out(_paint("  " + laid_out(list(columns)), _DIM, sys.stdout))
-    for row in cells:
-        line("  " + laid_out(row))
-    line()
+    # One write: of thousands of rows each would be a system call.
+    _out("".join(f"  {laid_out(row)}\n" for row in cells))

@@ -7,6 +7,7 @@ from typing import Any
 
 from netctl import __version__
 from netctl.config.resolve.guests import guests_in, with_guests
+from netctl.model.addresses import address_text
 from netctl.model.document import Document
 from netctl.model.errors import LocalError
 from netctl.model.forpeople import counted
@@ -34,7 +35,7 @@ def _addresses(snapshot: Snapshot, document: Document) -> dict[str, dict[str, li
             key = document.members[name].wireguard
             lease = leases.get((network.name, key)) if key is not None else None
             addresses = lease.addresses if lease is not None else network.addresses.get(name, ())
-            found.setdefault(name, {})[network.name] = [str(address) for address in addresses]
+            found.setdefault(name, {})[network.name] = [address_text(address) for address in addresses]
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 
@@ -32,6 +34,23 @@ def test_nothing_that_a_terminal_obeys_gets_through(way: str, capsys: pytest.Cap
     said = capsys.readouterr()
     assert SHOWN in said.out + said.err
     assert not UNFIT & set(said.out + said.err)
+
+
+class Flushed(io.StringIO):
+    """Counts what would be system calls."""
+
+    count = 0
+
+    def flush(self) -> None:
+        self.count += 1
+
+
+def test_a_table_of_thousands_is_three_writes() -> None:
+    flushed = Flushed()
+    with contextlib.redirect_stdout(flushed):
+        output.table("peers", ("name", "path"), [(f"host-{n}", "idle") for n in range(5000)])
+    assert flushed.getvalue().splitlines()[-2:] == ["  host-4999  idle", ""]
+    assert flushed.count == 3, "heading, columns, rows"
 
 
 def test_a_cell_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
