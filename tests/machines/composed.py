@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.machines.images import DEADLINE_S, sh, wait_for
+from tests.machines.composing import Compose, network
+from tests.machines.images import wait_for
 
 EXAMPLE = Path(__file__).parents[2] / "examples/compose.yaml"
 SERVER = "198.51.100.1"
@@ -25,63 +25,14 @@ services:
     entrypoint: [/usr/lib/netctl/bin/python3, -c, "{SERVE}"]
 """
 CALL = "import urllib.request as u; print(u.urlopen('http://app.home.netctl', timeout=20).status)"
-WRAPPER = """#!/bin/sh
-# This machine's containers run without cgroups of their own, without limits and without systemd's timers.
-verb=$1
-shift
-case $verb in run | create) set -- --ulimit host --cgroups=disabled --no-healthcheck "$@" ;; esac
-exec podman --root {store} --runroot {run} --cgroup-manager cgroupfs "$verb" "$@"
-"""
-
-
-class Compose:
-    """podman-compose with the example and what replaces its application."""
-
-    def __init__(self, place: Path, store: Path) -> None:
-        self._place = place
-        podman = place / "podman"
-        podman.write_text(WRAPPER.format(store=store, run=store.with_name("run")))
-        podman.chmod(0o755)
-        (place / "compose.yaml").write_text(EXAMPLE.read_text())
-        (place / "app.yaml").write_text(APP)
-        self._base = (
-            "podman-compose",
-            "-p",
-            "lan",
-            "--podman-path",
-            str(podman),
-            "-f",
-            "compose.yaml",
-            "-f",
-            "app.yaml",
-        )
-
-    def __call__(self, *words: str, check: bool = True) -> str:
-        done = subprocess.run(
-            [*self._base, *words], cwd=self._place, capture_output=True, text=True, timeout=DEADLINE_S
-        )
-        if check and done.returncode:
-            raise SystemExit(f"compose {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout
-
-    def inside(self, service: str, *words: str) -> str:
-        """What a command in a service prints, which may fail."""
-        return self("exec", "-T", service, *words, check=False)
 
 
 def main(store: Path, place: Path) -> None:
     """The steps, and the application's answer at the member's name."""
-    sh("mount", "-t", "tmpfs", "tmpfs", "/run")
-    sh("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
-    sh("ip", "link", "add", "server", "type", "bridge")
-    sh("ip", "addr", "add", f"{SERVER}/32", "dev", "server")
-    for link in ("lo", "server"):
-        sh("ip", "link", "set", link, "up")
-    (place / "containers.conf").write_text(
-        "[containers]\ndefault_ulimits = []\n"
-        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{place}/networks"\n'
-    )
-    compose = Compose(place, store)
+    network(place, SERVER)
+    (place / "compose.yaml").write_text(EXAMPLE.read_text())
+    (place / "app.yaml").write_text(APP)
+    compose = Compose(place, store, "lan", "compose.yaml", "app.yaml")
     compose("run", "--rm", "mediator", "setup", SERVER)
     assert (place / "netctl/networks.yaml").exists()
     compose("up", "-d", "mediator", "relay")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,43 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (`scripts/setup image`)"),
 ]
 
+FIRST_START = """#!/bin/sh
+# What the entry point of the image postgres does at its first start.
+set -eu
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  initdb --username=postgres --pwfile="$POSTGRES_PASSWORD_FILE" --no-sync
+  program=$1
+  shift
+  pg_ctl --wait --options="$* -c listen_addresses=" start
+  for script in /docker-entrypoint-initdb.d/*.sql; do
+    psql --no-psqlrc -v ON_ERROR_STOP=1 --username=postgres --no-password --dbname=postgres -f "$script"
+  done
+  pg_ctl --wait --mode=fast stop
+  set -- "$program" "$@"
+fi
+exec "$@"
+"""
+SERVERS = {
+    ("postgres", "17-bookworm"): """
+FROM localhost/debian:12
+RUN groupadd --system --gid 999 postgres \
+ && useradd --system --uid 999 --gid 999 --home-dir /var/lib/postgresql postgres \
+ && apt-get update && apt-get install -y --no-install-recommends postgresql-15 \
+ && install -d -m 0700 -o 999 -g 999 /var/lib/postgresql/data
+ENV PGDATA=/var/lib/postgresql/data PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
+COPY --chmod=0755 entrypoint /usr/local/bin/entrypoint
+VOLUME /var/lib/postgresql/data
+ENTRYPOINT ["/usr/local/bin/entrypoint"]
+""",
+    ("nats", "2.10-alpine"): """
+FROM localhost/debian:12
+RUN apt-get update && apt-get install -y --no-install-recommends nats-server wget
+""",
+}
+
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A store with both images, built on a Debian 12 made here: no image is fetched from anywhere."""
     directory = tmp_path_factory.mktemp("images")
     base, place = directory / "base.tar", directory / "store"
@@ -39,7 +74,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "BUILDAH_OPTIONS": " ".join(run)}
     script = [str(ROOT / "packaging/container/build"), "localhost/debian:12", str(packages)]
     subprocess.run(script, check=True, timeout=600, env=environment)
-    return place
+    yield place
+    # buildah leaves a mount of the directory on itself, without which it cannot be removed.
+    while subprocess.run(["umount", str(place / "overlay")], capture_output=True).returncode == 0:
+        pass
 
 
 def in_namespaces_of_its_own(script: str, store: Path, place: Path, first: str = "") -> str:
@@ -63,6 +101,8 @@ def test_the_mediators_image_has_what_the_cluster_example_wants(store: Path, tmp
     podman += ["--cgroup-manager", "cgroupfs", "run", "--rm", "--network", "none", "--ulimit", "host"]
     podman += ["--cgroups=disabled", "--user", "8443:8443", "--read-only", "--cap-drop", "all"]
     apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    # This machine may have the hierarchies of version 1 too, which crun refuses.
+    apart += ["sh", "-c", 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"', "sh"]
     environment = {**os.environ, "CONTAINERS_CONF": str(tmp_path / "containers.conf")}
     (tmp_path / "containers.conf").write_text("[containers]\ndefault_ulimits = []\n")
 
@@ -83,12 +123,37 @@ def test_the_mediators_image_has_what_the_cluster_example_wants(store: Path, tmp
     assert int(said) > 0
 
 
-def test_the_example_for_compose(store: Path, tmp_path: Path) -> None:
-    """By podman-compose of the package index: Debian 12's knows no `network_mode` beside a network of its own."""
-    environment, place = tmp_path / "environment", tmp_path / "place"
-    place.mkdir()
+@pytest.fixture(scope="module")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The directory of podman-compose of the package index: Debian 12's knows no `network_mode` beside a network of its
+    own.
+    """
+    environment = tmp_path_factory.mktemp("compose") / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=300)
     install = [str(environment / "bin/pip"), "install", "--quiet", "podman-compose>=1.6,<2"]
     subprocess.run(install, check=True, timeout=300)
-    said = in_namespaces_of_its_own("composed.py", store, place, first=str(environment / "bin"))
-    assert "ok: compose" in said
+    return str(environment / "bin")
+
+
+def test_the_example_for_compose(store: Path, compose: str, tmp_path: Path) -> None:
+    assert "ok: compose" in in_namespaces_of_its_own("composed.py", store, tmp_path, first=compose)
+
+
+@pytest.fixture
+def servers(store: Path, tmp_path: Path) -> None:
+    """In the store: PostgreSQL and NATS of Debian under the names of the images that the example wants."""
+    buildah = ["buildah", "--root", str(store), "--runroot", str(store.with_name("run"))]
+    environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+    (tmp_path / "entrypoint").write_text(FIRST_START)
+    for (name, tag), text in SERVERS.items():
+        (tmp_path / "Containerfile").write_text(text)
+        build = [*buildah, "bud", "--quiet", "--format", "docker", "--tag", f"docker.io/library/{name}:{tag}"]
+        subprocess.run([*build, str(tmp_path)], check=True, timeout=600, env=environment)
+
+
+@pytest.mark.usefixtures("servers")
+def test_the_example_of_a_cluster(store: Path, compose: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    said = in_namespaces_of_its_own("clustered.py", store, place, first=compose)
+    assert "ok: the cluster" in said

@@ -2,7 +2,7 @@
 
 No container engine is needed: a service is a host of the lab with the mounts, the user and the rights of the file.
 The images are stood in for by programs of this machine: PostgreSQL and NATS of its packages, netctl of this checkout.
-`make test-image` has the image itself.
+`make test-image` runs the file with the image itself, by podman-compose.
 """
 
 from __future__ import annotations
