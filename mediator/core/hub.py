@@ -392,6 +392,11 @@ class Hub:
         """Another mediator has said something."""
         return self._across(self._peers.received(message, now), now)
 
+    @property
+    def bus_sooner(self) -> int:
+        """A count that grows whenever `next_bus_timer` may have become earlier."""
+        return self._peers.sooner
+
     def next_bus_timer(self) -> float | None:
         """When the other mediators are due to hear something, or something of them is due."""
         return self._peers.next_timer()

@@ -242,6 +242,8 @@ class Peers:
         self.here: dict[WireGuardKey, bytes] = {}
         """Members that are logged in at another working mediator, with its run id."""
         self.state = 0
+        self.sooner = 0
+        """A count that grows whenever `next_timer` may have become earlier."""
         self.refused = 0
         """Count of messages from mediators above `MAX_PEERS`."""
         self._name = ""
@@ -273,11 +275,13 @@ class Peers:
             raise ValueError(f"a run id is {b.RUN_LEN} bytes")
         self.run, self._name = run, name[: b.MAX_NAME]
         self._beat_due = self._now = now
+        self.sooner += 1
 
     def speak(self, now: float) -> None:
         """Beat at once: another mediator may not have heard of this one yet, or not for some time."""
         if self.run:
             self._beat_due = min(self._beat_due, now)
+            self.sooner += 1
 
     def rows(self, now: float) -> list[PeerRow]:
         """The other mediators, by name."""
@@ -321,10 +325,13 @@ class Peers:
         if epoch is not None:
             self._handed.pop(key, None)
             self._handed[key] = epoch, now + HANDED_S
+            self.sooner += 1
 
     def _tell(self, key: WireGuardKey, epoch: int, *, here: bool) -> None:
+        if not self._pending:
+            self._gather_due = self._now + GATHER_S
+            self.sooner += 1
         self._pending[key] = epoch, here
-        self._gather_due = min(self._gather_due, self._now + GATHER_S)
 
     def state_is(self, number: int) -> list[Event]:
         """This mediator shows the store's state of this number."""
@@ -357,6 +364,7 @@ class Peers:
             self._questions[found].waiting[connection] = None
             self._waits[connection] = found
             return []
+        self.sooner += 1
         self._questioned += 1
         self._asked[key] = self._waits[connection] = self._questioned
         question = self._questions[self._questioned] = _Question(key, whom, now, {connection: None})
@@ -395,6 +403,7 @@ class Peers:
         """Take a message that `busmessages.decode` has checked."""
         if not self.run or message.run == self.run:
             return []
+        self.sooner += 1
         self._now = max(self._now, now)
         peer = self._peer(message.run, now)
         if peer is None:
@@ -572,6 +581,7 @@ class Peers:
         """Do what is due by now."""
         if not self.run:
             return []
+        self.sooner += 1
         self._now = max(self._now, now)
         events = self._listen(now) + self._settle_logins(now)
         if now >= self._gather_due:

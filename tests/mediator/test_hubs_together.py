@@ -47,9 +47,20 @@ class Mediator:
         self.sent: dict[int, list[w.Message]] = {}
         self.dropped: dict[int, str] = {}
         self.moved: list[int] = []
+        self.sooner, self.due = -1, 0.0
         self.perform(self.hub.load(document(), document().mediators[0], 0))
 
+    def look(self) -> None:
+        """What the shell does after each event: it sets its timer anew only if the hub's count has grown."""
+        due, before = self.hub.next_bus_timer(), self.due
+        assert due is not None
+        assert self.sooner < self.hub.bus_sooner or due >= before, (
+            "something is due earlier, and nobody looks"
+        )
+        self.sooner, self.due = self.hub.bus_sooner, due
+
     def perform(self, effects: list[fx.Effect]) -> None:
+        self.look()
         pending = list(effects)
         while pending:
             match pending.pop(0):

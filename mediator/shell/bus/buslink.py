@@ -22,11 +22,16 @@ class BusLink:
         self._bus, self._hub, self._perform, self._guard = bus, hub, perform, guard
         self._timer: asyncio.Handle | None = None
         self._timer_due = 0.0
+        self._shown = 0
+        """The number of the store's state that the hub was last told of."""
+        self._sooner = -1
+        """`Hub.bus_sooner` when the timer was set."""
         self._closed = False
 
     def start(self, name: str) -> None:
         """Start, before the first login, once the store's name is known. `name`: this mediator's name for people."""
         self._hub.join_bus(secrets.token_bytes(RUN_LEN), name, time.monotonic())
+        self._shown = 0  # before, nobody could be told
         self._bus.start(channel_of(self._hub.store), self._heard, self._guard, self._works)
         self.look()
 
@@ -39,10 +44,14 @@ class BusLink:
 
         `number`: the number of the store's state that the hub shows.
         """
-        if number:
+        if number and number != self._shown:
+            self._shown = number
             for told in self._hub.shows(number):
                 if isinstance(told, Publish):
                     self._bus.publish(told.message)
+        if self._timer is not None and self._sooner == self._hub.bus_sooner:
+            return  # so nearly always: this is called several times for each login
+        self._sooner = self._hub.bus_sooner
         due = self._hub.next_bus_timer()
         if due is None or self._closed:
             return
