@@ -344,10 +344,11 @@ def serve_datagram(
     source: SocketAddress,
     port: int,
     clock: Clock,
+    load: int = 0,
 ) -> None:
-    """Answer a datagram that came to `port` of a machine with STUN and a relay, or pass it on."""
+    """Answer a datagram that came to `port` of a machine with STUN and a relay, or pass it on. `load`: the relay's."""
     if port in (3478, 3479):
-        answer = stun.respond(data, source)
+        answer = stun.respond(data, source, load)
         if answer is not None:
             net.send(station, port, source, answer)
         return

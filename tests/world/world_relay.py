@@ -11,6 +11,7 @@ from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
 from netctl.model.keys import IdentityKey
 from netctl.wire.relaysecret import agreed_secret
+from netctl.wire.stun import MAX_LOAD
 from tests.world.world_clock import Clock
 from tests.world.world_mediator import EXPIRE_S, SimMediator, serve_datagram
 from tests.world.world_net import Internet, Site
@@ -20,7 +21,7 @@ PORTS = range(40000, 41000)
 
 
 class SimRelay:
-    """A relay's machine. Its bindings are gone when it loses its power."""
+    """A relay's machine. Its bindings are gone when it loses its power; later it has another load."""
 
     def __init__(
         self,
@@ -29,11 +30,12 @@ class SimRelay:
         host: str,
         mediators: Sequence[SimMediator],
         check: Callable[[RelayTable], None],
+        load: int,
     ) -> None:
-        """`check` is called from time to time, with who is bound."""
+        """`check` is called from time to time, with who is bound. `load`: how loaded it says to be."""
         self.site = Site(host, nat=False, delay_s=net.chance.uniform(0.001, 0.03))
         self.address = SocketAddress(host, 8443)
-        self.powered = True
+        self.powered, self.load = True, load
         self._clock, self._net, self._check = clock, net, check
         self._private = Ed25519PrivateKey.from_private_bytes(net.chance.randbytes(32))
         self.identity = IdentityKey(self._private.public_key().public_bytes_raw())
@@ -62,11 +64,11 @@ class SimRelay:
         """Boot."""
         if not self.powered:
             self._clock.say(f"the relay {self.address.host} is back")
-            self.powered, self.table = True, self._new()
+            self.powered, self.table, self.load = True, self._new(), (self.load + 1) % (MAX_LOAD + 1)
 
     def datagram(self, data: bytes, source: SocketAddress, port: int) -> None:
         """STUN, and what it relays."""
-        serve_datagram(self, self._net, self.table, data, source, port, self._clock)
+        serve_datagram(self, self._net, self.table, data, source, port, self._clock, self.load)
 
     def _expire(self) -> None:
         self._check(self.table)

@@ -53,6 +53,7 @@ class Several(World):
         """When a mediator, the store, the bus or a wire last changed."""
         self.fixed_order = seed % 3 == 0
         """The document has no relay apart: members keep one order of mediators."""
+        self._first_load = seed // 3
         if seed % INVITES_EVERY == 0:
             self.more_networks = NETWORKS
         super().__init__(seed)
@@ -101,7 +102,10 @@ class Several(World):
             mediator.died = self._disturb
             made.append(mediator)
         hosts = () if self.fixed_order else RELAY_HOSTS
-        self.relays = [SimRelay(self.clock, self.net, host, made, self._check_bindings) for host in hosts]
+        self.relays = [
+            SimRelay(self.clock, self.net, host, made, self._check_bindings, (self._first_load + number) % 4)
+            for number, host in enumerate(hosts)
+        ]
         return made
 
     def _entries(self) -> list[dict[str, Any]]:
