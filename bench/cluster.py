@@ -365,7 +365,7 @@ async def failover(
 
     async def try_once(member: Member) -> None:
         _, protocol = await asyncio.get_running_loop().create_connection(
-            lambda: Client(member, pin), other.host, PORT, ssl=tls, local_addr=(source_of(member), 0)
+            lambda: Client(member, pin), other.host, PORT, ssl=tls, local_addr=(source_of(member.number), 0)
         )
         try:
             await protocol.ready

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,8 +134,11 @@ class Client(asyncio.Protocol):
 class Mediator:
     """The process under test."""
 
-    def __init__(self, directory: Path, host: str = HOST) -> None:
-        self.directory, self.host = directory, host
+    def __init__(
+        self, directory: Path, host: str = HOST, command: Sequence[str] = ("-m", "mediator.shell.main")
+    ) -> None:
+        """`command`: what python runs, another one for a profile."""
+        self.directory, self.host, self._command = directory, host, list(command)
         made = subprocess.run(
             [
                 sys.executable,
@@ -177,7 +181,7 @@ class Mediator:
 
     def start(self, *more: str) -> None:
         """Start the mediator; returns once it listens. `more`: options."""
-        command = [sys.executable, "-P", "-m", "mediator.shell.main", "serve", "--no-relay", *more]
+        command = [sys.executable, "-P", *self._command, "serve", "--no-relay", *more]
         command += ["--listen", self.host]
         command += ["--document", str(self.directory / "networks.yaml"), "--state", str(self.directory)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -215,9 +219,9 @@ def context() -> ssl.SSLContext:
     return made
 
 
-def source_of(member: Member) -> str:
+def source_of(number: int) -> str:
     """The address that a member connects from; 20 members have neighbouring ones."""
-    return f"127.{1 + member.number // 5000}.{member.number // 20 % 250}.{1 + member.number % 20}"
+    return f"127.{1 + number // 5000}.{number // 20 % 250}.{1 + number % 20}"
 
 
 async def log_in(members: list[Member], pin: IdentityKey, host: str = HOST) -> None:
@@ -229,7 +233,11 @@ async def log_in(members: list[Member], pin: IdentityKey, host: str = HOST) -> N
             try:
                 async with slots:
                     _, protocol = await asyncio.get_running_loop().create_connection(
-                        lambda: Client(member, pin), host, PORT, ssl=tls, local_addr=(source_of(member), 0)
+                        lambda: Client(member, pin),
+                        host,
+                        PORT,
+                        ssl=tls,
+                        local_addr=(source_of(member.number), 0),
                     )
                     await asyncio.wait_for(protocol.ready, 30)
                 member.protocol = protocol

@@ -469,7 +469,11 @@ class Hub:
         self._enrollment.forget(connection)
         self._logins.gone(connection)
         self._audience.gone(connection)
-        if gone is None or gone.member is None or self._online.get(gone.member) != connection:
+        if gone is None or gone.member is None:
+            return []
+        if gone.shown is not None:
+            self._view_cache.left(gone.member, gone.shown)
+        if self._online.get(gone.member) != connection:
             return []
         del self._online[gone.member]
         self._peers.went(gone.member)
@@ -587,7 +591,8 @@ class Hub:
         if login.view == view_class.digest:  # the member knows this view already
             effects.append(Deliver((connection,), (self._sealed((connection,), view_class),)))
         else:
-            effects.append(self._whole(connection, state, view_class))
+            frames = self._view_cache.since(key, login.view, view_class, state.minor)
+            effects.append(Deliver((connection,), (*frames, self._sealed((connection,), view_class))))
         return effects + self._presence(key, online=True)
 
     def _from_member(

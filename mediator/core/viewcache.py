@@ -1,11 +1,13 @@
 """Cache of members' views: members that may see the same share one view, encoded and signed once.
 
 A view class is a set of members that now see the same members and networks. A thousand members that reconnect at once
-cost one encoding; a change costs one difference per pair of old and new view class.
+cost one encoding; a change costs one difference per pair of old and new view class. The views of members that have left
+are kept for some changes more: a member that comes back with the view that it was shown last is sent the difference.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
@@ -23,6 +25,8 @@ from netctl.wire import control as w
 
 COMPRESS_ABOVE = 1_000
 """Bytes of a message. A shorter one is sent in one packet anyway."""
+MAX_PAST_ROWS = 1 << 18
+"""Rows of all past views: at 8 bytes each, 2 MB. That is thirteen views of 10,000 members with a lease each."""
 AddressesOf = Callable[[str, str, WireGuardKey], tuple[Address, ...]]
 """Gives a member's addresses in a network, from network name, member name and key."""
 
@@ -60,6 +64,28 @@ class _Rows:
     """The IPv6 prefix of each network; empty: none."""
 
 
+@dataclass(frozen=True, slots=True)
+class PastView:
+    """A view of before a change, as far as a difference needs it. Its rows are those of the other views."""
+
+    digest: str
+    document: str
+    members: tuple[w.MemberRow, ...]
+    leases: tuple[w.LeaseRow, ...]
+
+    def __len__(self) -> int:
+        """Count of rows."""
+        return len(self.members) + len(self.leases)
+
+    def member_rows(self) -> Sequence[w.MemberRow]:
+        """The rows of all members in the view."""
+        return self.members
+
+    def lease_rows(self) -> Sequence[w.LeaseRow]:
+        """The rows of all leases in the view."""
+        return self.leases
+
+
 @dataclass(eq=False, slots=True)
 class ViewClass:
     """The view of one class of members."""
@@ -81,6 +107,10 @@ class ViewClass:
     """The seal of the newest generation only."""
     bare_seal: bytes = b""
     """The same, encoded, without presence."""
+    is_left: bool = False
+    """Whether a member that was shown this view has logged out since."""
+    differences: dict[tuple[str, int], tuple[bytes, ...]] = field(default_factory=dict)
+    """The frames that lead from past views to this one, by their digest and the minor version."""
 
     def member_rows(self) -> list[w.MemberRow]:
         """The rows of all members in the view."""
@@ -123,9 +153,11 @@ def _lease_rows(lease: Lease, prefix: IPv6Network | None) -> _LeaseRows:
 class ViewCache:
     """All view classes of one membership, without presence, which changes every second."""
 
-    def __init__(self, identity: IdentityKey, sign: Signer) -> None:
+    def __init__(self, identity: IdentityKey, sign: Signer, *, max_past_rows: int = MAX_PAST_ROWS) -> None:
+        """`max_past_rows`: of the past views that are kept; the oldest are forgotten first."""
         self._identity = identity
         self._sign = sign
+        self._max_past_rows = max_past_rows
         self._membership = Membership()
         self._guests: frozenset[WireGuardKey] = frozenset()
         self._generation = 0
@@ -133,6 +165,11 @@ class ViewCache:
         self._classes: dict[tuple[frozenset[str], tuple[str, ...], str], ViewClass] = {}
         self._of: dict[WireGuardKey, ViewClass] = {}
         self._networks: dict[str, tuple[str, ...]] = {}
+        self._past: OrderedDict[str, PastView] = OrderedDict()
+        """By digest, the newest last."""
+        self._past_rows = 0
+        self._left: dict[WireGuardKey, str] = {}
+        """The digest of the view that a member was shown when it logged out."""
 
     def rebuild(
         self,
@@ -144,6 +181,7 @@ class ViewCache:
         """Start anew with a changed membership or leases. Rows that are the same are kept: to make one costs more
         than all else that a change costs for a member that it does not concern.
         """
+        self._keep_past()
         self._membership, self._guests, self._generation = membership, guests, generation
         self._classes.clear()
         self._of.clear()
@@ -172,6 +210,45 @@ class ViewCache:
         rank = {member.name: index for index, (_, member) in enumerate(by_key)}
         prefixes = {name: str(network.ipv6 or "") for name, network in document.networks.items()}
         self._rows = _Rows(rank, members, leases, prefixes)
+
+    def _keep_past(self) -> None:
+        """The present views are past ones now."""
+        for view_class in self._classes.values():
+            view_class.frames.clear()
+            view_class.differences.clear()
+            if not view_class.is_left:
+                continue
+            if view_class.digest in self._past:
+                self._past.move_to_end(view_class.digest)
+                continue
+            rows = tuple(view_class.member_rows()), tuple(view_class.lease_rows())
+            past = PastView(view_class.digest, view_class.document, *rows)
+            if len(past) <= self._max_past_rows:
+                self._past[past.digest] = past
+                self._past_rows += len(past)
+        while self._past_rows > self._max_past_rows:
+            self._past_rows -= len(self._past.popitem(last=False)[1])
+        self._left = {key: digest for key, digest in self._left.items() if digest in self._past}
+
+    def left(self, key: WireGuardKey, shown: ViewClass) -> None:
+        """A member has logged out; `shown`: the view that it was sent."""
+        self._left[key] = shown.digest
+        shown.is_left = True
+
+    def since(self, key: WireGuardKey, digest: str, new: ViewClass, minor: int) -> tuple[bytes, ...]:
+        """Frames, without the seal, for a member that logs in with the view of this digest.
+
+        A difference names members that are gone. So it is made from the view alone that this very member was shown when
+        it logged out, and for whoever knows another digest the frames are those of the whole view.
+        """
+        known = self._left.pop(key, None)
+        past = self._past.get(digest) if digest and known == digest else None
+        if past is None:
+            return self.whole(new, minor)
+        found = new.differences.get((digest, minor))
+        if found is None:
+            found = new.differences[digest, minor] = self.change(past, new, minor)
+        return found
 
     def of(self, key: WireGuardKey) -> ViewClass:
         """The view class of the member with this key."""
@@ -250,7 +327,7 @@ class ViewCache:
             w.Sealed(sealed.generation, sealed.digest, sealed.identity, sealed.signature, online=bits)
         )
 
-    def change(self, old: ViewClass, new: ViewClass, minor: int) -> tuple[bytes, ...]:
+    def change(self, old: ViewClass | PastView, new: ViewClass, minor: int) -> tuple[bytes, ...]:
         """Frames that lead from one view to another, without the seal: a difference, or the whole view."""
         before, after = {row.key: row for row in old.member_rows()}, {r.key: r for r in new.member_rows()}
         had = {(row.network, row.key): row for row in old.lease_rows()}

@@ -412,6 +412,40 @@ def test_whoever_comes_back_with_the_same_view_gets_its_seal_alone() -> None:
     assert kinds(shell.give(2, w.Refresh())) == ["ViewRows", "Sealed"]
 
 
+def test_whoever_comes_back_with_the_view_it_was_shown_last_gets_the_difference() -> None:
+    shell = Shell()
+    kept = replayed(shell.login(1, "bob"), key("bob"))
+    shell.perform(shell.hub.disconnected(1))
+    shell.load(document(absent=("cid",)))
+    shell.load(document(absent=("cid",)))
+    came = shell.give(2, msgspec.structs.replace(shell.proof(2, "bob"), view=kept.seal.digest))
+    assert kinds(came) == ["Welcome", "ViewDelta", "Sealed"]
+    again = replayed(came, key("bob"), kept)
+    assert "cid" not in names(again.view)
+    assert replace(again.view, generation=0) == replace(shell.hub.view(key("bob")), generation=0)
+
+
+def test_a_difference_is_for_nobody_but_the_member_that_was_shown_the_view_before_it() -> None:
+    shell = Shell()
+    kept = replayed(shell.login(1, "bob"), key("bob"))
+    shell.login(3, "ann")
+    for number in (1, 3):
+        shell.perform(shell.hub.disconnected(number))
+    shell.load(document(absent=("cid",)))
+    digests = {"ann": "", "bob": kept.seal.digest, "dan": kept.seal.digest}
+    came = {
+        name: shell.give(number, msgspec.structs.replace(shell.proof(number, name), view=digest))
+        for number, (name, digest) in enumerate(digests.items(), 4)
+    }
+    assert "ViewDelta" in kinds(came["bob"])
+    for name in ("ann", "dan"):  # one has lost its view, the other names a view that it was never shown
+        assert kinds(came[name]) == ["Welcome", "ViewRows", "Sealed"]
+    shell.perform(shell.hub.disconnected(5))  # and what it was shown last is not what it names
+    shell.load(document())
+    came["bob"] = shell.give(7, msgspec.structs.replace(shell.proof(7, "bob"), view="00" * 32))
+    assert kinds(came["bob"]) == ["Welcome", "ViewRows", "Sealed"]
+
+
 def test_all_who_see_the_same_cost_one_encoding_and_one_signature() -> None:
     signatures = 0
 

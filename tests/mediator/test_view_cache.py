@@ -15,6 +15,7 @@ from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, Member, Mode, Network
 from netctl.model.keys import WireGuardKey
+from netctl.session.replica import Kept, Replica
 from netctl.wire import control as w
 from tests.mediator.test_hub import MEDIATOR, PIN
 
@@ -59,6 +60,22 @@ def take(cache: ViewCache, state: State, generation: int) -> None:
         return (four, member_ipv6(prefix, key)) if prefix is not None else (four,)
 
     cache.rebuild(membership_of(document), frozenset(), addresses, generation)
+
+
+def taken(frames: tuple[bytes, ...], seal: bytes, kept: Kept | None) -> Kept:
+    """The view that the first member has after these frames. It never has to ask again."""
+    replica = Replica((PIN,), key(1), kept)
+    for frame in (*frames, seal):
+        message = w.decode_any(frame)
+        match message:
+            case w.ViewRows():
+                assert not replica.chunk(message)
+            case w.ViewDelta():
+                assert not replica.delta(message)
+            case w.Sealed():
+                kept = replica.sealed(message)
+    assert kept is not None
+    return kept
 
 
 def rows(cache: ViewCache, state: State) -> ViewClass:
@@ -125,3 +142,43 @@ def test_a_view_of_one_member_alone_and_a_short_one_are_sent_as_they_are() -> No
         (frame,) = cache.whole(cache.of(one), w.MINOR_VERSION)
         assert frame.startswith(b"{")
         assert len(frame) <= COMPRESS_ABOVE
+
+
+FIRST = STATES.map(
+    lambda state: replace(state, keys=(1, *(number for number in state.keys if number != 1))[:3])
+)
+"""The first member keeps its key."""
+
+
+@given(
+    st.lists(FIRST.filter(lambda state: len(state.keys) == 3), min_size=2, max_size=5),
+    st.sampled_from([4, 1 << 18]),
+)
+def test_what_a_member_that_comes_back_is_sent_leads_from_its_view_to_the_present_one(
+    states: list[State], most: int
+) -> None:
+    cache = ViewCache(PIN, MEDIATOR.sign, max_past_rows=most)
+    kept: Kept | None = None
+    for generation, state in enumerate(states):
+        take(cache, state, generation)
+        present = rows(cache, state)
+        if kept is None or generation == len(states) - 1:
+            digest = kept.seal.digest if kept is not None else ""
+            kept = taken(cache.since(key(1), digest, present, 1), cache.sealed(present, None), kept)
+            assert kept.seal.digest == present.digest
+            cache.left(key(1), present)
+
+
+def test_past_views_are_bounded_and_the_oldest_are_forgotten_first() -> None:
+    first, second, third = (State((1, 2, 3), (1, 2, other), None, ("lan",)) for other in (3, 4, 5))
+    for most, known in ((12, True), (11, False)):
+        cache = ViewCache(PIN, MEDIATOR.sign, max_past_rows=most)  # a view has six rows
+        take(cache, first, 1)
+        was = rows(cache, first)
+        cache.left(key(1), was)
+        take(cache, second, 2)
+        cache.left(key(2), cache.of(key(2)))
+        take(cache, third, 3)
+        present = cache.of(key(1))
+        sent = cache.since(key(1), was.digest, present, 1)
+        assert (sent != cache.whole(present, 1)) is known
