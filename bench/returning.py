@@ -9,6 +9,7 @@ What is printed of each side is its processor time, and how long it was ready an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -136,7 +137,8 @@ class _Process:
     def ping(self) -> dict[str, Any]:
         """Send a ping for each member. Only while many log in they send some by themselves."""
         for line in self.lines.values():
-            line.tls.send(encode_frame(w.encode(w.Ping(0))))
+            with contextlib.suppress(OSError):  # it has ended, which the next turn finds
+                line.tls.send(encode_frame(w.encode(w.Ping(0))))
         return {}
 
     def close(self, peers: list[_Peer]) -> dict[str, Any]:
