@@ -22,8 +22,6 @@ MEET_TIMEOUT_S = 40.0
 SETTLE_S = 7.0
 """Pairs start over the relay and then find better paths. After so long without a change, paths are final."""
 POLL_S = 0.5
-AGAIN_S = 2.0
-"""Time until lost pings are repeated: packets to a port that a member has left are lost for about a second."""
 
 Statuses = dict[str, dict[str, Any]]
 """Output of `netctl status -o json` by member."""
@@ -44,21 +42,11 @@ def demonstrate(lab: Lab, started: float) -> Iterator[Event]:
     yield _online(lab, statuses)
 
     yield Progress("ping by name between every pair")
-    rtts, again = ping_all(lab), 0
-    if None in rtts.values():
-        yield Progress(
-            "once more: a member that shares its router takes a port of its own in its first seconds"
-        )
-        time.sleep(AGAIN_S)
-        for pair, rtt in ping_all(lab).items():
-            if rtts[pair] is None and rtt is not None:
-                rtts[pair] = rtt
-                again += 1
+    rtts = ping_all(lab)
     yield _paths(lab, statuses, rtts)
     yield _pings(lab, rtts)
     lost = [f"{one} → {other}" for (one, other), rtt in rtts.items() if rtt is None]
     text = f"{len(rtts) - len(lost)} of {counted(len(rtts), 'ping')} by name answered"
-    text += f", {again} of them only at the second try" if again else ""
     yield Check(not lost, text + (f"; not: {', '.join(lost)}" if lost else ""))
     failed.extend(f"ping {pair}" for pair in lost)
 

@@ -123,6 +123,7 @@ class Node:
                 self._wake()
             case on.PortUnfit(why):
                 self._another_port(why)
+                self._wake()
             case on.SessionsChanged(live):
                 before, context.live = context.live, live
                 context.wanted = context.wanted or self._follows_sessions(before - live)

@@ -12,6 +12,7 @@ from netctl.node import effects as do
 from netctl.node import events as on
 from netctl.node.context import Context, Job, ask, store
 from netctl.node.evaluate import Evaluation, member_name
+from netctl.node.ownport import with_port
 from netctl.node.state import NodeState
 
 LOOK_S = 0.2
@@ -131,6 +132,9 @@ def verify(context: Context, document: Document, live_before: frozenset[WireGuar
 
     A peer that does not answer is only a warning: the fault may be its own. The apply counts as cutting the host off,
     and is rolled back, only where tunnels were up before, are still wanted, and none of them answers any more.
+
+    A first apply waits for nobody once the port turns out to be unfit: pairs begin on the next port, which the
+    reconciliation after this apply sets.
     """
     if context.alone:
         return on.Verified()  # without an agent nothing observes the tunnels
@@ -148,6 +152,8 @@ def verify(context: Context, document: Document, live_before: frozenset[WireGuar
             knocked |= knocks
         if expected | unknown <= live or context.now >= deadline:
             break
+        if not live_before and not live and _leaves_port(context, document):
+            return on.Verified()
         yield do.Wait(context.now + LOOK_S)
         live = (yield from observe(context)).live
     silent = expected - live
@@ -160,6 +166,14 @@ def verify(context: Context, document: Document, live_before: frozenset[WireGuar
         tuple(sorted(_name(document, key) for key in keys)) for keys in (silent, unknown - live)
     )
     return on.Verified(cut_off, names, perhaps)
+
+
+def _leaves_port(context: Context, document: Document) -> bool:
+    """Whether another port is wanted than the one that this host was brought to."""
+    desired, member = context.state.desired, document.member_by_key(context.key)
+    if member is None:
+        return False
+    return with_port(desired, document, member.name, context.state.port_turn).wireguard != desired.wireguard
 
 
 def _awaited(

@@ -295,6 +295,10 @@ PORT_WAIT_FIRST = 60.0
 PORT_WAIT_MAX = 3600.0
 PORT_CALM = 3600.0
 """Time between two changes of an unfit port: doubles, and starts anew after a calm hour."""
+PORT_TRIAL = 1.5
+"""Longest wait for the verdict on a port that no peer knows: longer than STUN_GATHER and SAMPLE_WAIT together."""
+PORT_LEAVE = 5.0
+"""Longest wait for the next port in the place of such an unfit one: a host with thousands of peers needs seconds."""
 PORT_SHARED_TRIES = 3
 """Changes in a row because a port is seen as another one: after three, the router does so with every port."""
 PORT_REST = 190.0

@@ -44,6 +44,7 @@ from netctl.paths.pair import Pair
 from netctl.paths.pairstates import PairState
 from netctl.paths.pendingintroductions import EarlyIntroductions
 from netctl.paths.portjudge import PortJudge, Verdict
+from netctl.paths.porttrial import PortTrial
 from netctl.paths.predict import Allocation
 from netctl.paths.relaychoice import BESIDE
 from netctl.paths.relaymeter import RelayMeter
@@ -98,13 +99,17 @@ class PathManager:
         self._births = Birthdays(rng)
         self._numbers = Numbers(epoch_s)
         self._judge = PortJudge()
+        self._trial = PortTrial()
         self._watch = Watch()
         self._unproven = Bucket(c.UNPROVEN_BURST_ALL, c.UNPROVEN_RATE_ALL)
         self._inside: tuple[Prefix, ...] = ()
         self._orphans: dict[SocketAddress, int] = {}
         """Rewrites of an earlier agent, until a path claims them."""
         self._orphans_until: float | None = None
+        self._connected = False
+        """Whether the mediator is connected."""
         self._control = False
+        """Whether pairs may use it: it is connected, and the port is known to be fit."""
         self._timers: list[tuple[float, WireGuardKey]] = []
         self._scheduled: dict[WireGuardKey, float] = {}
         self._early = EarlyIntroductions()
@@ -309,7 +314,7 @@ class PathManager:
 
     def set_local(self, candidates: list[Candidate], now: float) -> list[Effect]:
         """Set this host's own addresses (kinds host and explicit); a change starts new rounds."""
-        if candidates == self._local:
+        if not self._trial.looked() and candidates == self._local:
             return []
         self._local = list(candidates)
         self._renew_self()
@@ -397,10 +402,19 @@ class PathManager:
         )
 
     def control_up(self, now: float) -> list[Effect]:
-        """The mediator has accepted the login: pairs that are not settled begin a round, the others keep their path."""
-        self._control = True
+        """The mediator has accepted the login: pairs that are not settled begin a round, the others keep their path.
+
+        A port that no peer knows yet is compared with fresh sockets before (`netctl.paths.porttrial`).
+        """
+        self._connected = True
         self._discovery.gather(now)
         effects = self._discover(now)
+        return effects if self._trial.pending else effects + self._use_control(now)
+
+    def _use_control(self, now: float) -> list[Effect]:
+        """The mediator is connected and the port is known: pairs begin, and take the offers that came meanwhile."""
+        self._control = True
+        effects: list[Effect] = []
         for pair in self._pairs.values():
             pair.relay.control_up(now)
             if pair.state is PairState.DIRECT:
@@ -408,11 +422,15 @@ class PathManager:
             if not pair.settled:
                 self._begin_round(pair, now)
             effects += self._settle(pair, now)
+        for key in self._early.peers():
+            if key in self._pairs or key in self._folded:
+                effects += self._take_early(key, now)
         return effects
 
     def control_down(self, now: float) -> list[Effect]:
         """The mediator is gone: paths stay, and each is checked now."""
-        self._control = False
+        self._connected = self._control = False
+        self._trial.disconnected()
         self._early.clear()
         effects: list[Effect] = []
         for pair in self._pairs.values():
@@ -431,9 +449,10 @@ class PathManager:
             changed = self._discovery.handle_answer(data, source, now)
             asked = self._outside.handle_timer(now) if self._discovery.ready(now) else []
             if not changed:
-                return asked + self._flush_offers(now)
+                return asked + self._conclude(now) + self._flush_offers(now)
             self._renew_self()
-            return asked + (self._unblocked(now) if was_blocked else self._reoffer(now))
+            asked += self._unblocked(now) if was_blocked else self._reoffer(now)
+            return asked + self._conclude(now)
         if kind is DatagramKind.RELAY:
             for pair in self._pairs.values():
                 if source in pair.relay.servers:
@@ -491,6 +510,9 @@ class PathManager:
         try:
             key = WireGuardKey.parse(message.peer)
         except ValueError:
+            return []
+        if self._trial.pending and isinstance(message, Introduction):
+            self._early.put(key, message, now)
             return []
         pair = self._pairs.get(key)
         if pair is None and isinstance(message, Introduction):
@@ -607,6 +629,7 @@ class PathManager:
             self._outside.next_timer(),
             self._meter.next_timer(),
             self._judge.next_timer(),
+            self._trial.next_timer(),
             self._orphans_until,
             self._timers[0][0] if self._timers else None,
         ]
@@ -643,6 +666,13 @@ class PathManager:
         """The shared port has changed."""
         self._judge.renewed()
 
+    def port_opened(self) -> None:
+        """The shared port is open. Where no pair has begun, no peer is told of it before it is known to be fit."""
+        begun = self._control and any(pair.state is not PairState.IDLE for pair in self._pairs.values())
+        if not begun:
+            self._control = False
+            self._trial.opened()
+
     def nat(self, now: float) -> tuple[Behaviour, Behaviour, bool | None]:
         """The behaviour of the NAT in front of this host: (for IPv4, for IPv6, whether it hairpins)."""
         four, six = (self._outside.behaviour(ipv6=ipv6) for ipv6 in (False, True))
@@ -676,7 +706,8 @@ class PathManager:
         self, batch: int, index: int, data: bytes, source: SocketAddress, now: float
     ) -> list[Effect]:
         """Take a datagram received by one socket of a batch."""
-        effects = self._outside.handle_batch(batch, index, data, source) + self._flush_offers(now)
+        effects = self._outside.handle_batch(batch, index, data, source) + self._conclude(now)
+        effects += self._flush_offers(now)
         for pair in self._pairs.values():
             if pair.guesser.batch == batch:
                 effects += pair.guesser.handle_batch(index, data, source, now) + self._settle(pair, now)
@@ -733,7 +764,9 @@ class PathManager:
         if self._judge.rested(now):
             self._discovery.gather(now)
         effects = self._outside.handle_timer(now) + self._drop_orphans(now)
-        return effects + self._flush_offers(now) + self._judge_port(now)
+        if self._connected:
+            self._trial.asked(now)
+        return effects + self._conclude(now) + self._flush_offers(now)
 
     def _measure(self, now: float) -> list[Effect]:
         """Measure the round trips to relays, and offer changed ones to relayed peers."""
@@ -747,11 +780,23 @@ class PathManager:
         return effects
 
     def _judge_port(self, now: float) -> list[Effect]:
-        """Ask for another port where this one is unfit, if there are peers."""
+        """Ask for another port where this one is unfit, if there are peers or the port is tried for them."""
         verdict = self.port_verdict
-        if not self._pairs or (verdict == "shared" and self._mapped is not None):
+        needed = bool(self._pairs) or self._trial.pending
+        if not needed or (verdict == "shared" and self._mapped is not None):
             return []
-        return [AnotherPort(verdict)] if self._judge.wants_another(verdict, now) else []
+        if not self._judge.wants_another(verdict, now):
+            return []
+        self._trial.leaves(now)
+        return [AnotherPort(verdict)]
+
+    def _conclude(self, now: float) -> list[Effect]:
+        """Judge the port; a trial of it ends with the last answer."""
+        effects = self._judge_port(now)
+        answered = self._judge.fixed or self._outside.ready(now)
+        if self._trial.pending and self._trial.ends(answered, now) and self._connected:
+            effects += self._use_control(now)
+        return effects
 
     def _flush_offers(self, now: float) -> list[Effect]:
         """Send the offers that waited for the gathering, once it has ended."""

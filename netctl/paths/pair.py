@@ -432,7 +432,7 @@ class Pair:
             if message.flags & ProbeFlag.USING:
                 self._wanted = source
         route.peer_confirmed = bool(message.flags & ProbeFlag.HAVE_PONG)
-        route.peer_using = bool(message.flags & ProbeFlag.USING)
+        followed, route.peer_using = route.peer_using, bool(message.flags & ProbeFlag.USING)
         if message.flags & ProbeFlag.PADDED and not route.takes_padded:
             route.takes_padded = True
             if route is self.selected:
@@ -442,6 +442,10 @@ class Pair:
             effects += self._ping(route, now)  # RFC 8445 §7.3.1.4, a triggered check
         effects += self._choose(now)
         if route is self.selected:
+            if self.chooser and followed and not route.peer_using:
+                effects += self._ping(
+                    route, now
+                )  # the peer sees us elsewhere now: it waits to be told to follow
             self._plan_ping(now)
         return effects
 
@@ -921,7 +925,7 @@ class Pair:
         elif route.suspect(now):
             self._ping_due = now + c.PING_SUSPECT
         elif not route.peer_using:
-            self._ping_due = now + c.PING_NOMINATE
+            self._ping_due = max(now, route.last_ping_at + c.PING_NOMINATE)
         else:
             self._ping_due = now + (c.PING_ACTIVE if now < self._active_until else c.PING_IDLE)
         if route is not None and self._ping_due is not None and not route.suspect(now):

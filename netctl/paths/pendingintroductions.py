@@ -25,6 +25,10 @@ class EarlyIntroductions:
         at, message = self._kept.pop(key, (float("-inf"), None))
         return message if now - at <= c.EARLY_FOR else None
 
+    def peers(self) -> list[WireGuardKey]:
+        """The peers whose introductions are kept, oldest first."""
+        return list(self._kept)
+
     def clear(self) -> None:
         """Forget all introductions, after the mediator has gone."""
         self._kept.clear()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
-from netctl.lab.internet import Lab, status_of
+from netctl.lab.internet import Lab, in_parallel, status_of
+from netctl.lab.pinging import pinged
 from netctl.lab.probes import host_name
 from netctl.lab.rebind import forget_flows, move_wan
 from tests.netns.roaming import pings
-from tests.support.lablife import PARTY, connected_lab, pairs_by
+from tests.support.lablife import LATE_S, PARTY, PING_EVERY_S, connected_lab, pairs_by, raised_lab
 from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
@@ -44,6 +46,9 @@ table ip slow {{
   }}
 }}
 """
+USUAL_PORT = 51820
+PINGS = 80
+"""Four seconds of them: each member has its port by then."""
 SLOW_S = 15.0
 """A ping of an idle path, and some."""
 
@@ -111,3 +116,31 @@ def test_two_members_on_one_port_behind_one_router() -> None:
         doctors = [_doctor(lab, name) for name in ("laptop", "phone")]
         ours = [text for text in doctors if "this host uses UDP port" in text]
         assert len(ours) == len({51820, *ports.values()}) - 1
+
+
+def _lost_since_the_first_answer(said: str) -> int:
+    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", said)}
+    return max(answered) - min(answered) + 1 - len(answered) if answered else PINGS
+
+
+def test_two_members_behind_one_router_lose_nothing_in_their_first_seconds() -> None:
+    """One of them leaves the port that both have before any peer knows it; every tunnel holds from its first packet."""
+    with raised_lab(THREE, ONE_ROUTER) as lab:
+        names = list(lab.topology.members)
+        pairs = [(one, other) for one in names for other in names if one != other]
+
+        def lost(pair: tuple[str, str]) -> int:
+            node, target = lab.node(pair[0]), host_name(pair[1], "party")
+            found = pinged(
+                lambda argv: node.attempt(argv).stdout, target, PINGS, interval_s=PING_EVERY_S, wait_s=LATE_S
+            )
+            return _lost_since_the_first_answer(found.said)
+
+        found = dict(zip(pairs, in_parallel(lost, pairs, at_once=len(pairs)), strict=True))
+        ports = {name: _port(lab, name) for name in ("laptop", "phone")}
+        assert len(set(ports.values())) == len(ports), ports
+        for name in [name for name, port in ports.items() if port != USUAL_PORT]:
+            said = lab.log(name, 60)
+            left = said.index(f"another UDP port in the place of {USUAL_PORT}: another host")
+            assert left < said.index(" at "), f"{name} had a path by the port that it left: {said}"
+        assert not any(found.values()), found

@@ -47,6 +47,8 @@ class Host:
     """What the mediator says of presence, by time."""
     knocked: set[WireGuardKey] = field(default_factory=set)
     took_s: float = 0.0
+    turn: int = 0
+    """Of the port that is wanted in the place of the usual one."""
 
     def verified(self, before: frozenset[WireGuardKey] = frozenset()) -> on.Verified:
         members = {key: ViewMember(NAMES[key], key, there) for key, there in self.online.items()}
@@ -55,7 +57,7 @@ class Host:
             for number, key in enumerate(self.online)
         }
         link = WireGuardLink(ME, 51820, 1420, frozenset(), peers)
-        state = NodeState(view=View(1, members, {}, ""), desired=HostState(link))
+        state = NodeState(view=View(1, members, {}, ""), desired=HostState(link), port_turn=self.turn)
         context = Context(ME, "boot", state)
         job = verify(context, document(), before)
         answer: on.Event | None = None
@@ -110,6 +112,15 @@ def test_stock_apps_and_lazy_peers_are_not_waited_for() -> None:
     host = Host({PHONE: None, NAS: None, TV: False}, lazy=frozenset({NAS}))
     assert host.verified() == on.Verified()
     assert host.took_s == 0.0
+
+
+def test_a_host_that_leaves_its_port_waits_for_nobody_before_it_has_the_next_one() -> None:
+    """No peer is told of the port that it leaves, so none can answer; where tunnels were up, they are waited for."""
+    host = Host({NAS: True}, turn=1)
+    assert host.verified() == on.Verified()
+    assert host.took_s == 0.0
+    assert Host({NAS: True}, turn=1).verified(frozenset({NAS})).silent == ("nas",)
+    assert Host({NAS: True}).verified().silent == ("nas",)
 
 
 def test_an_unknown_peer_that_was_heard_before_decides_whether_the_host_is_cut_off() -> None:

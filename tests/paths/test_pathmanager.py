@@ -122,8 +122,9 @@ def test_behind_a_nat_a_peer_that_takes_another_port_is_followed_at_once(who: in
     before = other.endpoints[moved.key]
     moved.address = SocketAddress(moved.address.host, 18017)
     world.perform(moved, moved.manager.set_local([Candidate("host", str(moved.address))], world.now))
-    world.run(0.5)
+    world.run(0.13)  # six round trips: to the servers, to the mediator and on, and to the peer
     assert other.endpoints[moved.key] != before
+    world.run(0.37)
     world.stream(other, moved, every=0.05, until=world.now + 1)
     world.run(1.5)
     numbers = [number for _, _, number in moved.heard]

@@ -24,6 +24,7 @@ from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths.constants import ECHOES, LAZY_IDLE
 from netctl.paths.effects import (
+    AnotherPort,
     CloseBatch,
     Effect,
     Fold,
@@ -243,6 +244,10 @@ class Host:
     """Echo requests: who was asked, and with what."""
     liveness: list[tuple[float, bool | None]] = field(default_factory=list)
     """Whether its peers answer, as it changed."""
+    told: list[Candidates] = field(default_factory=list)
+    """Its offers."""
+    left: list[int] = field(default_factory=list)
+    """The ports that it has left for others."""
 
 
 @dataclass
@@ -280,6 +285,8 @@ class World:
         self.sent = 0
         self.short_reach = True
         """A packet with few hops dies between the two NATs."""
+        self.moves_after: float | None = None
+        """Seconds until a host listens on the other port that it wants; None: it stays, and its port is never new."""
         self.tls_up = True
         self.second_address: str | None = None
         """The mediator's, which its STUN may answer from."""
@@ -352,6 +359,8 @@ class World:
         self.at(self.now + 1, lambda: self._observe(host))
 
     def _log_in(self, host: Host, live: frozenset[WireGuardKey] = frozenset()) -> None:
+        if self.moves_after is not None:
+            host.manager.port_opened()
         own = [Candidate("host", str(host.address))] if host.four and not host.translated else []
         own += [Candidate("host", str(host.six))] if host.six is not None else []
         self.perform(host, host.manager.set_local(own, self.now))
@@ -438,7 +447,12 @@ class World:
                     self.at(self.now + (3 * WAN_DELAY if wanted else 10.0), lambda: self._tunnel(host))
                 case StandIn(address, wanted):
                     (host.stand_ins.add if wanted else host.stand_ins.discard)(address)
+                case AnotherPort():
+                    if self.moves_after is not None:
+                        self.at(self.now + self.moves_after, partial(self._move, host))
                 case SendControl(message):
+                    if isinstance(message, Candidates):
+                        host.told.append(message)
                     if host.control and self.mediator_up:
                         self.at(self.now + WAN_DELAY, partial(self._mediate, host, message))
                 case SendThrough(key, count):
@@ -476,6 +490,15 @@ class World:
                         self._fold(host, key)
                 case PathChanged(_, status):
                     host.changes.append((self.now, status.kind))
+
+    def _move(self, host: Host) -> None:
+        """Its engine listens on another port from now on."""
+        host.left.append(host.address.port)
+        host.address = SocketAddress(host.address.host, 18017 + 100 * len(host.left) + self.hosts.index(host))
+        host.manager.port_changed()
+        host.manager.port_opened()
+        own = [Candidate("host", str(host.address))]
+        self.perform(host, host.manager.set_local(own, self.now))
 
     def _doorbell(self, key: WireGuardKey) -> SocketAddress:
         number = next(n for n, other in enumerate(self.hosts) if other.key == key)

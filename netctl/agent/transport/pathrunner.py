@@ -197,6 +197,7 @@ class PathRunner:
         else:
             self._port = open_shared_port(kind, WIREGUARD_LINK, listen_port)
             self._opened = wanted
+            self._manager.port_opened()
             asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
 
     def engine_gone(self) -> None:
