@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from netctl.engine.links.rtnl import Rtnl
+
 STORY = """
 import sys
 from netctl.engine.links.library import iproute
@@ -33,3 +35,14 @@ def test_only_what_iproute_needs_is_imported() -> None:
 def test_a_package_that_is_there_already_is_taken_as_it_is() -> None:
     story = "import pyroute2; from netctl.engine.links.library import iproute; assert iproute() is pyroute2.IPRoute"
     subprocess.run([sys.executable, "-P", "-c", story], check=True)
+
+
+def test_acknowledgements_that_come_late_are_not_kept() -> None:
+    """The kernel acknowledges each question after its answer; the library keeps what nobody waits for."""
+    rtnl = Rtnl()
+    try:
+        for _ in range(50):
+            assert rtnl.link("lo").name == "lo"
+        assert rtnl._library.asyncore.msg_queue.root.qsize() <= 1
+    finally:
+        rtnl.close()

@@ -64,6 +64,14 @@ class Rtnl:
             return call(self._library)
         except Refused as error:
             raise NetlinkError(error.code, str(error.args[1])) from error
+        finally:
+            self._forget_late()
+
+    def _forget_late(self) -> None:
+        """Drop the acknowledgements that came after the library had its answer: it would keep each for ever."""
+        late = self._library.asyncore.msg_queue.root
+        while not late.empty():
+            late.get_nowait()
 
     def dump(self, call: Callable[[Any], Any]) -> list[Any]:
         """All messages of a list, read again if the list changed meanwhile. Raises NetlinkError."""
