@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netctl.engine.wireguard.uapiclient import DeviceState, UapiDriver
+from netctl.engine.wireguard.uapiclient import ChangesOnly, DeviceState, UapiDriver
 from netctl.model.addresses import SocketAddress, host_prefix
-from netctl.model.errors import LocalError
+from netctl.model.errors import EngineError, LocalError
 from netctl.model.hoststate import Peer
 from netctl.model.keys import WireGuardKey
 from netctl.tunnel import Device
@@ -240,6 +240,19 @@ def test_only_peers_that_have_changed_are_sent(loop: Loop, server: UapiServer, t
     assert driver.received > 10_000, "the cursor of another process brings all peers"
     do(lambda: driver.configure(bytes(32), 77))
     assert looked()[0].listen_port == 77
+
+
+@pytest.mark.parametrize("whole", ["true", "false"])
+@pytest.mark.parametrize("rest", ["", f"public_key={KEY}\nrx_bytes=1", f"public_key={KEY}\nrx_bytes=12\n\n"])
+def test_an_answer_that_is_cut_off_is_asked_for_again(whole: str, rest: str) -> None:
+    """netctl-wg drops the connection that was idle longest when too many are open."""
+    changes, other = ChangesOnly(), "cd" * 32
+    first = f"cursor=a.1\nwhole=true\npublic_key={KEY}\npublic_key={other}\nerrno=0\n\n"
+    before = changes.parse(first)
+    with pytest.raises(EngineError, match="cut off"):
+        changes.parse(f"cursor=a.2\nwhole={whole}\nlisten_port=5\n{rest}")
+    assert changes.cursor == "a.1"
+    assert changes.parse("cursor=a.3\nwhole=false\nerrno=0\n\n") is before
 
 
 @pytest.mark.parametrize("refusal", ["", "errno=-71\n\n"])

@@ -27,6 +27,9 @@ TIMEOUT_S = 5.0
 MAX_REPLY = 64 * 1024 * 1024
 """Bytes of an answer: some 300 bytes a peer, so far more peers than a host can have."""
 
+END = "\nerrno=0\n\n"
+"""The end of an answer without an error."""
+
 
 @dataclass(slots=True)
 class PeerState:
@@ -131,6 +134,8 @@ class ChangesOnly:
             return None
         before = self._device
         peers = dict(map(_parse_peer, texts))
+        if not text.endswith(END):  # what is missing would never be sent again
+            raise EngineError("the engine's answer was cut off")
         if fields.get("whole") != "true":
             peers = {**before.peers, **peers} if peers else before.peers
         device = DeviceState(peers=peers)
