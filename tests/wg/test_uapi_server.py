@@ -255,25 +255,38 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(whole: str, rest: str) -> 
     assert changes.parse("cursor=a.3\nwhole=false\nerrno=0\n\n") is before
 
 
-@pytest.mark.parametrize("refusal", ["", "errno=-71\n\n"])
-def test_an_engine_that_does_not_tell_changes_is_asked_for_all(tmp_path: Path, refusal: str) -> None:
-    """wireguard-go ends the connection; a netctl-wg of before refuses. It is not asked again."""
-    driver = UapiDriver("wg0", tmp_path)
-    peer = f"public_key={KEY}\nrx_bytes=5\nerrno=0\n\n"
-    asked = []
+def looks(tmp_path: Path, *several: list[str]) -> list[bytes]:
+    """What a driver asks an engine that gives these answers to several looks at one peer."""
+    driver, asked = UapiDriver("wg0", tmp_path), []
     with (
-        socket.create_server(str(tmp_path / "wg0.sock"), family=socket.AF_UNIX) as old,
+        socket.create_server(str(tmp_path / "wg0.sock"), family=socket.AF_UNIX) as engine,
         ThreadPoolExecutor() as pool,
     ):
-        for answers in ([refusal, peer], [peer]):
+        for answers in several:
             read_whole = pool.submit(driver.read)
             for answer in answers:
-                connection, _ = old.accept()
+                connection, _ = engine.accept()
                 with connection:
                     asked.append(connection.recv(100).split(b"\n")[0])
                     connection.sendall(answer.encode())
             assert [one.rx_bytes for one in read_whole.result().peers.values()] == [5]
-    assert asked == [b"get=changed", b"get=1", b"get=1"]
+    return asked
+
+
+WHOLE = f"public_key={KEY}\nrx_bytes=5\nerrno=0\n\n"
+
+
+@pytest.mark.parametrize("refusal", ["", "errno=-71\n\n"])
+def test_an_engine_that_does_not_tell_changes_is_asked_for_all(tmp_path: Path, refusal: str) -> None:
+    """wireguard-go ends the connection; a netctl-wg of before refuses. It is not asked again."""
+    assert looks(tmp_path, [refusal, WHOLE], [WHOLE]) == [b"get=changed", b"get=1", b"get=1"]
+
+
+def test_an_engine_that_has_told_changes_is_asked_for_them_again_after_a_lost_answer(tmp_path: Path) -> None:
+    """netctl-wg drops the connection that was idle longest when too many are open."""
+    told = f"cursor=a.1\nwhole=true\n{WHOLE}"
+    asked = looks(tmp_path, [told], ["", WHOLE], [told])
+    assert asked == [b"get=changed", b"get=changed", b"get=1", b"get=changed"]
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ class UapiDriver:
         self._openings = Openings()
         self._answers = Answers()
         self._changes: ChangesOnly | None = ChangesOnly()
-        """None: the engine does not tell what has changed."""
+        """None: the engine has never told what has changed."""
 
     def answers(self) -> bool:
         """Whether a live engine serves this interface."""
@@ -283,7 +283,8 @@ class UapiDriver:
             if device is not None:
                 return device
         device = self._answers.parse(self._ask("get=1\n\n"))
-        self._changes = None
+        if self._changes is not None and not self._changes.cursor:
+            self._changes = None
         return device
 
     def _changed(self, changes: ChangesOnly) -> DeviceState | None:
@@ -292,7 +293,7 @@ class UapiDriver:
         except TimeoutError as error:
             raise self._silent(error) from error
         except OSError:
-            return None  # other engines end the connection
+            return None  # other engines end the connection, and a busy netctl-wg may
         return changes.parse(reply)
 
     def data_path(self) -> str:
@@ -313,7 +314,7 @@ class UapiDriver:
 
     def configure(self, private_key: bytes, listen_port: int) -> None:
         """Set the private key (32 bytes) and the UDP port (0: any)."""
-        self._changes = self._changes or ChangesOnly()  # it may be another engine than before
+        self._changes = ChangesOnly()  # it may be another engine than before
         current = self.read()
         lines = ""
         if current.private_key != private_key:
