@@ -134,8 +134,9 @@ def _answer(shell: Configurable, peers: Sequence[Peer]) -> Iterator[str]:
     device = shell.device
     yield format_device(device.private_key, shell.listen_port, shell.fwmark)
     for peer in peers:
-        if device.peers.get(peer.public_key) is peer:  # not removed while the reader was slow
-            yield format_peer(status(device, peer))
+        present = device.peers.get(peer.public_key)
+        if present is not None:  # not removed while the reader was slow
+            yield format_peer(status(device, present))
     yield format_status(0)
 
 

@@ -23,6 +23,7 @@ from netctl.model.hoststate import Peer
 from netctl.model.keys import WireGuardKey
 from netctl.tunnel import Device
 from netctl.wg.changes import Changes
+from netctl.wg.configure import answer_changed
 from netctl.wg.handover import MAX_PER_TURN, HandoverServer, pack_source, unpack_destination
 from netctl.wg.uapi import MAX_LINE_LEN
 from netctl.wg.uapi_server import MAX_CLIENTS, UapiServer
@@ -253,6 +254,20 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(whole: str, rest: str) -> 
         changes.parse(f"cursor=a.2\nwhole={whole}\nlisten_port=5\n{rest}")
     assert changes.cursor == "a.1"
     assert changes.parse("cursor=a.3\nwhole=false\nerrno=0\n\n") is before
+
+
+def test_a_peer_that_is_replaced_while_the_reader_is_slow_is_told(loop: Loop) -> None:
+    """It has the state of before, without allowed IPs: the next look at what has changed would not tell it."""
+    key, changes, reader = bytes.fromhex(KEY), Changes(bytes), ChangesOnly()
+    loop.device.add_peer(key)
+    answer = answer_changed(loop, changes, "")
+    head = [next(answer), next(answer)]
+    loop.device.remove_peer(key)
+    loop.device.add_peer(key)
+    for pieces in ([*head, *answer], answer_changed(loop, changes, f"{bytes(8).hex()}.1")):
+        device = reader.parse("".join(pieces))
+        assert device is not None
+        assert set(device.peers) == {WireGuardKey(key)}
 
 
 def looks(tmp_path: Path, *several: list[str]) -> list[bytes]:
