@@ -9,7 +9,7 @@ from typing import Protocol
 
 from netctl.tunnel import Device, Peer
 from netctl.tunnel.constants import MAX_PEERS
-from netctl.wg.changes import Changes
+from netctl.wg.peerchanges import Changes
 from netctl.wg.uapi import (
     PeerChange,
     PeerStatus,

@@ -19,7 +19,7 @@ SET, GET = "set=1", "get=1"
 GET_DATA_PATH = "get=data_path"
 """Our extension, which `wg` does not use: asks for the data path that moves the packets, for people."""
 GET_CHANGED = "get=changed"
-"""Our extension, with a line `since=CURSOR`: asks for the peers that have changed since (`netctl.wg.changes`)."""
+"""Our extension, with a line `since=CURSOR`: asks for the peers that have changed since (`netctl.wg.peerchanges`)."""
 SINCE = "since"
 MAX_LINE_LEN = 512
 """Bytes of one line. The longest legal line, an endpoint with a scope, has less than 100."""

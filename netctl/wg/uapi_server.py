@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from netctl.model.errors import LocalError
-from netctl.wg.changes import Changes
 from netctl.wg.configure import Configurable, answer_changed, answer_get, apply
+from netctl.wg.peerchanges import Changes
 from netctl.wg.uapi import (
     GET,
     GET_CHANGED,

@@ -22,9 +22,9 @@ from netctl.model.errors import EngineError, LocalError
 from netctl.model.hoststate import Peer
 from netctl.model.keys import WireGuardKey
 from netctl.tunnel import Device
-from netctl.wg.changes import Changes
 from netctl.wg.configure import answer_changed
 from netctl.wg.handover import MAX_PER_TURN, HandoverServer, pack_source, unpack_destination
+from netctl.wg.peerchanges import Changes
 from netctl.wg.uapi import MAX_LINE_LEN
 from netctl.wg.uapi_server import MAX_CLIENTS, UapiServer
 
