@@ -36,6 +36,8 @@ from netctl.wire import control as w
 from netctl.wire.frame import LIMIT_AFTER_LOGIN, FrameDecoder, encode_frame
 
 HOST, PORT = "127.0.0.1", 8443
+COMMAND = ("-P", "-m", "mediator.shell.main")
+"""Python's arguments for a mediator."""
 AT_ONCE = 48
 """Concurrent logins: below the limit of unauthenticated connections of one neighbourhood."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -134,10 +136,8 @@ class Client(asyncio.Protocol):
 class Mediator:
     """The process under test."""
 
-    def __init__(
-        self, directory: Path, host: str = HOST, command: Sequence[str] = ("-m", "mediator.shell.main")
-    ) -> None:
-        """`command`: what python runs, another one for a profile."""
+    def __init__(self, directory: Path, host: str = HOST, command: Sequence[str] = COMMAND) -> None:
+        """`command`: python's arguments, others for a profile."""
         self.directory, self.host, self._command = directory, host, list(command)
         made = subprocess.run(
             [
@@ -181,7 +181,7 @@ class Mediator:
 
     def start(self, *more: str) -> None:
         """Start the mediator; returns once it listens. `more`: options."""
-        command = [sys.executable, "-P", *self._command, "serve", "--no-relay", *more]
+        command = [sys.executable, *self._command, "serve", "--no-relay", *more]
         command += ["--listen", self.host]
         command += ["--document", str(self.directory / "networks.yaml"), "--state", str(self.directory)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)

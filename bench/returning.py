@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,7 +363,7 @@ def started(mediator: control.Mediator) -> subprocess.Popen[bytes]:
     return mediator.process
 
 
-def measure(count: int, processes: int, at_once: int, command: list[str]) -> None:
+def measure(count: int, processes: int, at_once: int, command: Sequence[str]) -> None:
     """Measure one network of `count` members."""
     cores = sorted(os.sched_getaffinity(0))
     own, others = {cores[0]}, set(cores[1:]) or set(cores)
@@ -467,9 +468,7 @@ def main() -> None:
     parser.add_argument("counts", type=int, nargs="*", default=[5_000, 10_000], metavar="N")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
-    parser.add_argument(
-        "--command", nargs="+", default=["-m", "mediator.shell.main"], help="of python, for a profile"
-    )
+    parser.add_argument("--command", nargs="+", default=control.COMMAND, help="of python, for a profile")
     parser.add_argument("--members-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.members_of:
