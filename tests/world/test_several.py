@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from mediator.core.peers import HELD_S
+from netctl.node.commit import Terms
 from tests.world.world_member import SimMember
 from tests.world.world_relay import SimRelay
 from tests.world.world_several import MOVED_S, RELAYED, Several, Told, calm, failures, steady, tell
@@ -206,6 +208,50 @@ def test_everybody_moves_within_two_seconds_and_nobody_moves_back_without_a_reas
         world.run(20.0)
         assert world.at() == moved, f"seed {seed}: somebody went back for no reason"
     print(f"the slowest move took {slowest_s:.2f} s")
+
+
+CONFIRM_S = 6.0
+
+
+def _loses_its_mediator(confirm_s: float) -> tuple[Several, SimMember]:
+    """A member whose first apply is armed for `confirm_s` has just lost its mediator, a moment before `CONFIRM_S`."""
+    world = Several(1)
+    start_mediators(world)
+    for member in world.members:
+        member.start()
+    world.run(1.0)
+    new = next(member for member in world.members if member.name not in world.absent)
+    new.stop()
+    new.disk.accepted.content = None
+    new.start()
+    new.apply(world.loaded, Terms(confirm_s=confirm_s))
+    world.run(CONFIRM_S - 0.2)
+    at = world.at()[new.name]
+    next(one for one in world.mediators if one.name == at).crash()
+    world.run(0.15)
+    assert new in world._lost_at
+    return world, new
+
+
+@all_seeds
+def test_a_member_that_goes_back_to_no_document_need_not_move() -> None:
+    world, new = _loses_its_mediator(CONFIRM_S)
+    world.run(MOVED_S + HELD_S + 1.0)
+    assert new.document is None
+    assert new.name not in world.at()
+    new.persist(world.loaded)
+    world.run(5.0)
+    assert new.name in world.at()
+    assert world.slowest_s <= MOVED_S, "the time without a document is no move"
+
+
+@all_seeds
+def test_a_member_that_keeps_its_document_and_tries_no_other_mediator_is_found_out() -> None:
+    world, new = _loses_its_mediator(10 * CONFIRM_S)
+    assert new.agent is not None
+    new.agent.tries += 1  # so that nobody begins the next try
+    with pytest.raises(AssertionError, match="has no mediator"):
+        world.run(MOVED_S + HELD_S + 1.0)
 
 
 @all_seeds

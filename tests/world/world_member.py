@@ -95,6 +95,8 @@ class _Agent:
         self.hello = ""
         self.mediators: tuple[Mediator, ...] = ()
         """Those of the document, with relays apart."""
+        self.named_at = 0.0
+        """When the document last named other mediators, or none any more."""
         self.relays: dict[str, Mediator] = {}
         """The relays apart by identity."""
         self.tries = 0
@@ -323,7 +325,7 @@ class SimMember:
         """As a real agent: another list ends the connection."""
         if mediators == agent.mediators:
             return
-        agent.mediators = mediators
+        agent.mediators, agent.named_at = mediators, self._clock.now
         agent.choice.use(mediators)
         named = {name_of(one): one for one in mediators if not one.relay_only}
         agent.relays = {str(one.identity[0]): one for one in mediators if one.relay_only}

@@ -371,7 +371,7 @@ class Several(World):
         if at is not None:
             self._let_in[member] = at
             lost_at = self._lost_at.pop(member, None)
-            if lost_at is not None and self._disturbed <= lost_at:
+            if lost_at is not None and self._undisturbed(member, lost_at):
                 self.slowest_s = max(self.slowest_s, self.clock.now - lost_at)
                 self.tally["moved"] += 1
             return
@@ -406,11 +406,16 @@ class Several(World):
                     return False
         return any(one.serves for one in others)
 
+    def _undisturbed(self, member: SimMember, since: float) -> bool:
+        """Whether this member could move all the time. Going back from an unconfirmed document may leave it none."""
+        assert member.agent is not None
+        return max(self._disturbed, member.agent.named_at) <= since
+
     def _must_have_moved(self, member: SimMember, lost_at: float, agent: object) -> None:
         if self._lost_at.get(member) != lost_at or member.agent is not agent:
             return
         del self._lost_at[member]
-        if self._disturbed <= lost_at:
+        if self._undisturbed(member, lost_at):
             raise AssertionError(f"{member.name} has no mediator {MOVED_S} s after it has lost its own")
 
     # -- tunnels --------------------------------------------------------------------------------------------------
