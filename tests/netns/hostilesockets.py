@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ async def paths(kind: str, number: str, own: str, peer: str) -> None:
     runner = PathRunner(keys, steer, lambda _: None, changed, Rewrites(Path("/run/rewrites.json")), guard)
     runner.use_port(kind, ENGINE_PORT)
     runner.peers(frozenset({key}))
+    runner.look_around([], [ip_address(own)], port_mapping=False)
+    runner.logged_in((), None)
     say([ENGINE_PORT])
     await asked()
     say({"faults": guard.dropped})  # steering fails from the first ping on, and either side may be the first
