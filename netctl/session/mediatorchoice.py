@@ -77,6 +77,8 @@ class MediatorChoice:
         self._works = False
         self.all_refuse = True
         """Whether each mediator that was tried in this round has refused this member."""
+        self._retried = False
+        """Whether the round began after the last try."""
         self._tries: dict[Mediator, int] = {}
 
     def use(self, mediators: Sequence[Mediator]) -> None:
@@ -109,7 +111,9 @@ class MediatorChoice:
             raise LookupError("there is no mediator to try")
         if not self._left:
             self._left = list(self._mediators)
+        if len(self._left) == len(self._mediators):
             self.all_refuse = True
+        self._retried = False
         chosen = self._choose(fraction)
         self._left.remove(chosen)
         self._current, self._works = chosen, False
@@ -138,7 +142,8 @@ class MediatorChoice:
         """The last try, or the connection that it made, is over. `lost`: not by this host's own doing. `refused`: the
         mediator does not let this member in.
         """
-        self.all_refuse &= refused
+        # A try that began before the round says nothing of the others in it.
+        self.all_refuse &= refused and not (self._retried and len(self._mediators) > 1)
         if self._works:
             self._works = False
             self._first, self._last = (None, self._current) if lost else (self._current, None)
@@ -155,7 +160,7 @@ class MediatorChoice:
     def _begin(self) -> None:
         self._left = list(self._mediators)
         self._rounds = 0
-        self.all_refuse = True
+        self.all_refuse = self._retried = True
 
     def _choose(self, fraction: float) -> Mediator:
         if self._first in self._left:

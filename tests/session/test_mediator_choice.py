@@ -291,3 +291,19 @@ def test_a_rolling_restart_leaves_five_eighths_three_eighths_and_none_until_agen
         rtts(choices[number], m1=10, m2=10, m3=10)
         connect(choices[number], chance)
     assert at_each(choices) == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=0.03)
+
+
+def test_a_try_of_before_the_round_does_not_make_a_refusal_final() -> None:
+    """Somebody wants a connection now while the second is asked, which refuses: the first was not asked since."""
+    choice = MediatorChoice()
+    choice.use((ONE, TWO))
+    choice.next(0.0)
+    choice.over(lost=True)
+    assert choice.next(0.0).mediator == TWO
+    choice.retry()
+    choice.over(lost=True, refused=True)
+    assert not choice.all_refuse
+    for _ in (ONE, TWO):
+        choice.next(0.0)
+        choice.over(lost=True, refused=True)
+    assert choice.all_refuse
