@@ -40,4 +40,4 @@ class RelayLoad:
         share = max((used_s - before_s) / (now - since), bindings / MAX_BINDINGS)
         up = sum(share >= limit for limit in STEPS)
         down = sum(share >= limit - BACK for limit in STEPS)
-        self.step = min(max(self.step, up), down) if self.step > up else up
+        self.step = max(up, min(self.step, down))

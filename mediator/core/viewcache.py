@@ -107,8 +107,6 @@ class ViewClass:
     """The seal of the newest generation only."""
     bare_seal: bytes = b""
     """The same, encoded, without presence."""
-    is_left: bool = False
-    """Whether a member that was shown this view has logged out since."""
     differences: dict[tuple[str, int], tuple[bytes, ...]] = field(default_factory=dict)
     """The frames that lead from past views to this one, by their digest and the minor version."""
 
@@ -212,11 +210,12 @@ class ViewCache:
         self._rows = _Rows(rank, members, leases, prefixes)
 
     def _keep_past(self) -> None:
-        """The present views are past ones now."""
+        """The present views are past ones now: those that a member which is gone may come back with."""
+        wanted = set(self._left.values())
         for view_class in self._classes.values():
             view_class.frames.clear()
             view_class.differences.clear()
-            if not view_class.is_left:
+            if view_class.digest not in wanted:
                 continue
             if view_class.digest in self._past:
                 self._past.move_to_end(view_class.digest)
@@ -233,7 +232,6 @@ class ViewCache:
     def left(self, key: WireGuardKey, shown: ViewClass) -> None:
         """A member has logged out; `shown`: the view that it was sent."""
         self._left[key] = shown.digest
-        shown.is_left = True
 
     def since(self, key: WireGuardKey, digest: str, new: ViewClass, minor: int) -> tuple[bytes, ...]:
         """Frames, without the seal, for a member that logs in with the view of this digest.

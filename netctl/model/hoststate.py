@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from operator import is_
-from typing import Literal
+from typing import Literal, TypeVar
 
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import PortRange
 from netctl.model.keys import WireGuardKey
+
+V = TypeVar("V")
 
 WIREGUARD_LINK = "nctl0"
 SEGMENT_PREFIX = "nseg"
@@ -245,9 +247,9 @@ class PeerStatus:
 
 
 def changed_peers(
-    before: Mapping[WireGuardKey, PeerStatus], now: Mapping[WireGuardKey, PeerStatus]
+    before: Mapping[WireGuardKey, V], now: Mapping[WireGuardKey, V]
 ) -> list[WireGuardKey] | None:
-    """The peers whose status is another object than before; None: the peers themselves are others.
+    """The peers whose state is another object than before; None: the peers themselves are others.
 
     Nothing is hashed: of thousands of peers most are idle, and looked at each second.
     """

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import is_
 
 from netctl.engine.wireguard.uapiclient import DeviceState, PeerState
-from netctl.model.hoststate import PeerStatus
+from netctl.model.hoststate import PeerStatus, changed_peers
 from netctl.model.keys import WireGuardKey
 
 
@@ -24,19 +23,14 @@ class Observed:
 
         `handshakes`: Unix seconds of the last ones; a peer that is not in it had none.
         """
-        before, peers = self._peers, device.peers
+        peers = device.peers
+        changed = changed_peers(self._peers, peers)
         self._peers = peers
-        if len(peers) == len(before) and all(map(is_, peers, before)):
-            if peers is before and not handshakes:
-                return self._statuses
-            pairs = zip(peers, before.values(), peers.values(), strict=True)
-            keys = {*(key for key, old, new in pairs if old is not new), *handshakes}
-            changed = {key: _status(peers[key], handshakes.get(key, 0.0)) for key in keys}
-            statuses = {**self._statuses, **changed}
-        else:
-            statuses = {key: _status(peer, handshakes.get(key, 0.0)) for key, peer in peers.items()}
-        self._statuses = statuses
-        return statuses
+        keys = peers.keys() if changed is None else {*changed, *handshakes}
+        if changed is None or keys:
+            statuses = {key: _status(peers[key], handshakes.get(key, 0.0)) for key in keys}
+            self._statuses = statuses if changed is None else {**self._statuses, **statuses}
+        return self._statuses
 
 
 def _status(peer: PeerState, handshake_s: float) -> PeerStatus:
