@@ -15,9 +15,9 @@ from netctl.model.addresses import Address
 from netctl.model.derive import member_ipv6
 from netctl.model.document import Document, Member, Mode, Network
 from netctl.model.keys import WireGuardKey
-from netctl.session.replica import Kept, Replica
+from netctl.session.replica import Kept
 from netctl.wire import control as w
-from tests.mediator.test_hub import MEDIATOR, PIN
+from tests.mediator.test_hub import MEDIATOR, PIN, replayed
 
 NAMES = ("ann", "bob", "cid")
 PREFIXES = (IPv6Network("fd00:0:0:1::/64"), IPv6Network("fd00:0:0:2::/64"))
@@ -64,18 +64,7 @@ def take(cache: ViewCache, state: State, generation: int) -> None:
 
 def taken(frames: tuple[bytes, ...], seal: bytes, kept: Kept | None) -> Kept:
     """The view that the first member has after these frames. It never has to ask again."""
-    replica = Replica((PIN,), key(1), kept)
-    for frame in (*frames, seal):
-        message = w.decode_any(frame)
-        match message:
-            case w.ViewRows():
-                assert not replica.chunk(message)
-            case w.ViewDelta():
-                assert not replica.delta(message)
-            case w.Sealed():
-                kept = replica.sealed(message)
-    assert kept is not None
-    return kept
+    return replayed([w.decode_any(frame) for frame in (*frames, seal)], key(1), kept)
 
 
 def rows(cache: ViewCache, state: State) -> ViewClass:

@@ -48,6 +48,17 @@ def longest_gap(host: Host, since: float, until: float) -> float:
     return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
+def gap_of_a_death(world: World, a: Host, b: Host, relay: Apart) -> float:
+    """The longest time without a packet at either, seconds, while both talk and the relay dies."""
+    until = world.now + 20
+    world.stream(a, b, every=0.1, until=until)
+    world.stream(b, a, every=0.1, until=until)
+    world.run(5)
+    died, relay.up = world.now, False
+    world.run(15)
+    return max(longest_gap(a, died - 1, world.now), longest_gap(b, died - 1, world.now))
+
+
 def two_relays(seed: int = 1) -> tuple[World, Host, Host, Apart]:
     world = World(seed)
     a, b = hard_pair(world)
@@ -164,14 +175,7 @@ def test_members_that_rank_the_others_differently_meet_when_their_relay_dies(see
     world.perform(a, a.manager.ways_changed(world.now))
     world.run(8)
     assert (at(a, b), at(b, a)) == (EAST, EAST)
-    until = world.now + 20
-    world.stream(a, b, every=0.1, until=until)
-    world.stream(b, a, every=0.1, until=until)
-    world.run(5)
-    died, east.up = world.now, False
-    world.run(15)
-    gap = max(longest_gap(a, died - 1, world.now), longest_gap(b, died - 1, world.now))
-    assert gap < FAILOVER_S
+    assert gap_of_a_death(world, a, b, east) < FAILOVER_S
 
 
 def test_a_way_that_is_dead_for_one_side_alone_is_left_by_both() -> None:
@@ -403,14 +407,9 @@ def test_a_pair_whose_relay_dies_takes_the_less_loaded_one_without_waiting(seed:
     world.start()
     world.run(40)
     assert (at(a, b), at(b, a)) == (EAST, EAST)
-    until = world.now + 20
-    world.stream(a, b, every=0.1, until=until)
-    world.stream(b, a, every=0.1, until=until)
-    world.run(5)
-    died, east.up = world.now, False
-    world.run(15)
+    gap = gap_of_a_death(world, a, b, east)
     assert (at(a, b), at(b, a)) == (north, north)
-    assert max(longest_gap(a, died - 1, world.now), longest_gap(b, died - 1, world.now)) < FAILOVER_S
+    assert gap < FAILOVER_S
 
 
 def test_of_relays_at_one_distance_the_first_of_the_document_counts() -> None:
