@@ -222,11 +222,12 @@ class ViewCache:
                 continue
             rows = tuple(view_class.member_rows()), tuple(view_class.lease_rows())
             past = PastView(view_class.digest, view_class.document, *rows)
-            if len(past) <= self._max_past_rows:
-                self._past[past.digest] = past
-                self._past_rows += len(past)
-        while self._past_rows > self._max_past_rows:
-            self._past_rows -= len(self._past.popitem(last=False)[1])
+            if len(past) > self._max_past_rows:
+                continue
+            self._past[past.digest] = past
+            self._past_rows += len(past)
+            while self._past_rows > self._max_past_rows:
+                self._past_rows -= len(self._past.popitem(last=False)[1])
         self._left = {key: digest for key, digest in self._left.items() if digest in self._past}
 
     def left(self, key: WireGuardKey, shown: ViewClass) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Network
 
@@ -171,3 +172,35 @@ def test_past_views_are_bounded_and_the_oldest_are_forgotten_first() -> None:
         present = cache.of(key(1))
         sent = cache.since(key(1), was.digest, present, 1)
         assert (sent != cache.whole(present, 1)) is known
+
+
+def test_many_large_views_that_become_past_ones_at_once_are_never_held_together() -> None:
+    """A hundred views of two hundred members in ten networks, no two the same: at most two of them are held."""
+    count, wide = 200, 10
+    keys = [WireGuardKey(hashlib.sha256(b"%d" % number).digest()) for number in range(count)]
+    members = {f"m{number}": Member(f"m{number}", one) for number, one in enumerate(keys)}
+    names = tuple(members)
+    seen = {f"m{number}": frozenset(names) - {f"m{number + 100}"} for number in range(100)}
+    networks = {
+        f"lan{number}": Network(f"lan{number}", "00" * 8, Mode.ROUTED, None, None, names, names)
+        for number in range(wide)
+    }
+    membership = replace(membership_of(Document(members, networks)), visible=seen)
+    one_view = (count - 1) * (1 + wide)
+    cache = ViewCache(PIN, MEDIATOR.sign, max_past_rows=one_view)
+
+    def address(network: str, name: str, key: WireGuardKey) -> tuple[Address, ...]:
+        return (IPv4Address("10.0.0.1"),)
+
+    cache.rebuild(membership, frozenset(), address, 1)
+    views = {key: cache.of(key) for key in keys[:100]}
+    assert len({view.digest for view in views.values()}) == len(views)
+    for key, view in views.items():
+        cache.left(key, view)
+    tracemalloc.start()
+    try:
+        cache.rebuild(membership, frozenset(), address, 2)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 25 * one_view * 8  # the change itself takes some ten times as much as a view
