@@ -142,6 +142,19 @@ class Records:
     number: int = field(default=0, compare=False)
     """The number of the store's state after the change if several mediators use the store; else 0."""
 
+    def of(self, keys: frozenset[WireGuardKey]) -> Records:
+        """What of it concerns these of its keys."""
+        leases = self.leases
+        if leases is not None:
+            leases = {lease: address for lease, address in leases.items() if lease[1] in keys}
+        return Records(
+            keys,
+            tuple(entry for entry in self.admissions if entry.key in keys),
+            {key: name for key, name in self.revoked.items() if key in keys},
+            leases,
+            self.number,
+        )
+
 
 def _order(entry: Admission) -> tuple[int, str, str]:
     """The order of a book."""

@@ -135,6 +135,10 @@ class MembershipService:
     _lost_races: int = 0
     _changes: int = 0
     """Count of own transactions."""
+    _ahead: dict[WireGuardKey, int] = field(default_factory=dict)
+    """Keys with an own change in `book` that is of a later state than `number`, with that state's number: they could
+    not be read, as the store had gone away. An older change that finishes afterwards does not replace the later one.
+    """
     _news: list[fx.Effect] = field(default_factory=list)
     _answers: list[tuple[int, w.Message]] = field(default_factory=list)
     _due: float | None = None
@@ -161,6 +165,7 @@ class MembershipService:
         if kept.generation < self.number:
             return []
         self.book = kept.book
+        self._ahead = {key: number for key, number in self._ahead.items() if number > kept.generation}
         self.hub.read(kept.leases, kept.ports, kept.pairs, kept.resting)
         effects: list[fx.Effect] = []
         if self.shared:
@@ -312,12 +317,23 @@ class MembershipService:
                 yield from self.poll()
         return False
 
-    def _took(self, records: a.Records) -> Job[bool]:
-        """As `_reached`, for a change of the book: a revocation takes effect at once, even if the store is away."""
-        own = (yield from self._reached(records.number)) or records.number > self.number
-        if own:
-            self.book = self.book.changed(records)
-        return own
+    def _took(self, records: a.Records) -> Job[a.Records]:
+        """As `_reached`, for a change of the book: a revocation takes effect at once, even if the store is away.
+
+        Returns what of it memory took now: nothing of keys that were read since or have a later change.
+        """
+        ahead = not (yield from self._reached(records.number))
+        if ahead and records.number <= self.number:
+            return a.Records(frozenset())
+        taken = records.of(frozenset(key for key in records.keys if self._is_news(key, records.number)))
+        self.book = self.book.changed(taken)
+        if ahead:
+            self._ahead.update(dict.fromkeys(taken.keys, records.number))
+        return taken
+
+    def _is_news(self, key: WireGuardKey, number: int) -> bool:
+        """Whether memory has no later change of this key than the one which made the state of this number."""
+        return self._ahead.get(key, 0) <= number
 
     # -- what hosts ask for ---------------------------------------------------------------------------------
 
@@ -339,9 +355,12 @@ class MembershipService:
             if self.book is before:
                 return [fx.Send(request.connection, answer)]
             return self._answer(request.connection, answer, kept.now)
-        if (yield from self._reached(number)) or number > self.number:
+        ahead = not (yield from self._reached(number))
+        if (not ahead or number > self.number) and self._is_news(entry.key, number):
             self.book = self.book.admitted(verdict, number)
             self.hub.granted([verdict.lease] if verdict.lease is not None else [])
+            if ahead:
+                self._ahead[entry.key] = number
         waits = ", waits for approval" if entry.pending else ""
         said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer, kept.now)]
@@ -383,8 +402,8 @@ class MembershipService:
             kept = yield from commit(Departure(request.key, now_s))
         except LocalError as error:
             return [fx.Say(str(error))]
-        own = yield from self._took(kept.outcome)
-        self.hub.forget(request.key, kept.unix_s, port=own)
+        taken = yield from self._took(kept.outcome)
+        self.hub.forget(request.key, kept.unix_s, port=request.key in taken.keys)
         return self._rebuild(kept.unix_s)
 
     def _rekey(self, change: KeyChange) -> Job[tuple[str, float, int]]:
@@ -393,11 +412,11 @@ class MembershipService:
             raise RemoteError("the document has the new key for a member", "rotate.taken")
         kept = yield from commit(change)
         records = kept.outcome
-        own = yield from self._took(records)
+        taken = yield from self._took(records)
         for one in (change.old, change.key):
-            self.hub.forget(one, kept.unix_s, port=own)
-        if own and records.leases is not None:
-            self.hub.rekeyed(records.keys, records.leases)
+            self.hub.forget(one, kept.unix_s, port=one in taken.keys)
+        if taken.leases is not None:
+            self.hub.rekeyed(taken.keys, taken.leases)
         return records.admissions[0].name, kept.now, kept.unix_s
 
     def _answer(self, connection: int, message: w.Message, now: float) -> list[fx.Effect]:
@@ -505,8 +524,8 @@ class MembershipService:
 
     def _revoke(self, change: Revocation) -> Job[Done]:
         kept = yield from commit(change)
-        own = yield from self._took(kept.outcome)
-        self.hub.forget(change.key, kept.unix_s, port=own)
+        taken = yield from self._took(kept.outcome)
+        self.hub.forget(change.key, kept.unix_s, port=change.key in taken.keys)
         return Done(change.name, self._rebuild(kept.unix_s))
 
     def restore(self, who: str, by: str, now_s: int) -> Job[Done]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -407,6 +408,58 @@ def test_a_number_that_another_reading_has_shown_meanwhile_is_no_loss() -> None:
     desk.service.number = 105
     finish(job, 102)
     assert desk.service.number == 105
+
+
+def told_while_away(job: c.Job[Any], outcome: Any) -> Any:
+    """As `finish`, where the state of the commit cannot be read: the store has gone away."""
+    next(job)
+    assert isinstance(job.send(c.Committed(outcome, 1.0, UNIX_S)), c.Reading)
+    with pytest.raises(StopIteration) as end:
+        job.throw(LocalError("the store is away"))
+    return end.value.value
+
+
+def test_own_changes_that_finish_out_of_order_while_the_store_is_away_show_the_later_one() -> None:
+    desk = shared_desk(100)
+    revoke, restore = (
+        desk.service._revoke(c.Revocation(key(5), "host5", NOW, "amy")),
+        desk.service._show(c.Restoration(key(5), NOW, "amy"), "host5"),
+    )
+    next(revoke)  # it makes 101; another mediator makes 102
+    told_while_away(restore, replace(without(key(5), revoked=False), number=103))
+    finish(revoke, replace(without(key(5), revoked=True), number=101))
+    assert key(5) not in desk.service.book.revoked
+    reading = desk.service.look_again()
+    next(reading)
+    finish(reading, Kept(a.Book(), generation=103))
+    again = desk.service._revoke(c.Revocation(key(5), "host5", NOW, "amy"))
+    next(again)
+    finish(again, replace(without(key(5), revoked=True), number=104))
+    assert key(5) in desk.service.book.revoked
+
+
+def test_an_admission_that_finishes_after_a_later_revocation_of_the_same_member_lets_nobody_in() -> None:
+    desk = shared_desk(100)
+    redeem = desk.service.redeem(desk.asks(10), NOW)
+    verdict, _ = desk.verdict(next(redeem))  # it makes 101; another mediator makes 102
+    leave = desk.service.leave(fx.Left(11, key(10)), NOW)
+    told_while_away(leave, replace(without(key(10), revoked=False), number=103))
+    finish(redeem, (verdict, 101))
+    assert desk.service.book.admissions == ()
+
+
+def test_of_a_change_of_keys_that_finishes_late_the_part_without_a_later_change_counts() -> None:
+    desk = shared_desk(100)
+    entry = desk.verdict(next(desk.service.redeem(desk.asks(10), NOW)))[0].admission
+    desk.service.book = a.Book((entry,))
+    new, leases = replace(entry, key=key(11)), {(LAN, key(11)): IPv4Address("10.0.0.9")}
+    changed = a.Records(frozenset({key(10), key(11)}), (new,), {}, leases, 101)
+    rekey = desk.service._rekey(c.KeyChange(key(10), key(11), entry.identity, NOW, None))
+    next(rekey)
+    revoke = desk.service._revoke(c.Revocation(key(11), "host10", NOW, "amy"))
+    told_while_away(revoke, a.Records(frozenset({key(11)}), (new,), {key(11): "host10"}, None, 103))
+    finish(rekey, changed)
+    assert desk.service.book == a.Book((new,), {key(11): "host10"})
 
 
 @pytest.mark.parametrize("refused", [False, True])
