@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from netctl.tunnel import Device, Peer
@@ -120,21 +120,25 @@ def _apply_peer(device: Device, change: PeerChange, now: float) -> None:
 
 def answer_get(shell: Configurable) -> Iterator[str]:
     """The answer to `get=1`, in pieces of one peer: for a slow reader no copy of the whole answer stays in memory."""
-    return _answer(shell, tuple(shell.device.peers.values()))
+    return _answer(shell, tuple(shell.device.peers.values()), lambda _key, _peer: None)
 
 
 def answer_changed(shell: Configurable, changes: Changes, cursor: str) -> Iterator[str]:
     """The answer to `get=changed`: as to `get=1`, with the peers alone that have changed since `cursor`."""
     after, changed = changes.since(shell.device, cursor)
     yield format_cursor(after, whole=changed is None)
-    yield from _answer(shell, tuple(shell.device.peers.values()) if changed is None else changed)
+    peers = tuple(shell.device.peers.values()) if changed is None else changed
+    yield from _answer(shell, peers, changes.told)
 
 
-def _answer(shell: Configurable, peers: Sequence[Peer]) -> Iterator[str]:
+def _answer(
+    shell: Configurable, peers: Sequence[Peer], told: Callable[[bytes, Peer | None], None]
+) -> Iterator[str]:
     device = shell.device
     yield format_device(device.private_key, shell.listen_port, shell.fwmark)
     for peer in peers:
         present = device.peers.get(peer.public_key)
+        told(peer.public_key, present)
         if present is not None:  # not removed while the reader was slow
             yield format_peer(status(device, present))
     yield format_status(0)

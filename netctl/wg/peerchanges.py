@@ -16,6 +16,8 @@ NAME_LEN = 8
 """Random bytes that tell this process from another one that was asked with the same cursor."""
 _State = tuple[SocketAddress | None, float, int, int, int, int]
 """A peer's endpoint, last handshake, sent and received bytes, keepalive, and the look that saw them first."""
+_ABSENT: tuple[SocketAddress | None, float, int, int, int] = (None, -1.0, -1, -1, -1)
+"""The state of no peer, without the look."""
 
 
 class Changes:
@@ -42,6 +44,20 @@ class Changes:
             return after, None
         peers = device.peers
         return after, [peers[key] for key, state in self._seen.items() if state[5] > before]
+
+    def told(self, key: bytes, peer: Peer | None) -> None:
+        """What an answer, which a slow reader takes piece by piece, says of a peer of a look; None: nothing, as there
+        is no such peer now. Where that is not what the look has seen, the next look tells the peer again: it may be by
+        then as the look has seen it.
+        """
+        known = self._seen.get(key)
+        if known is None:
+            return  # another look has found it gone, so the next one tells all peers
+        state = _ABSENT
+        if peer is not None:
+            state = (peer.endpoint, peer.last_handshake, peer.tx_bytes, peer.rx_bytes, peer.keepalive_s)
+        if known[:5] != state:
+            self._seen[key] = (*state, self._look + 1)
 
     def _looked(self, cursor: str) -> int | None:
         name, _, number = cursor.partition(".")

@@ -270,6 +270,49 @@ def test_a_peer_that_is_replaced_while_the_reader_is_slow_is_told(loop: Loop) ->
         assert set(device.peers) == {WireGuardKey(key)}
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_peer_that_changes_while_the_reader_is_slow_and_back_again_is_told_as_it_is(
+    loop: Loop, known: bool
+) -> None:
+    """Another program sets an endpoint and takes it back: the reader was left with the one between."""
+    one, two, changes, reader = bytes.fromhex(KEY), b"2" * 32, Changes(bytes), ChangesOnly()
+    peer, other = (loop.device.add_peer(key) for key in (one, two))
+    assert peer is not None
+    assert other is not None
+    if known:
+        reader.parse("".join(answer_changed(loop, changes, reader.cursor)))
+        peer.rx_bytes = other.rx_bytes = 1
+    answer = answer_changed(loop, changes, reader.cursor)
+    head = [next(answer), next(answer)]
+    peer.rx_bytes += 5
+    loop.device.remove_peer(two)
+    rest = list(answer)
+    peer.rx_bytes -= 5
+    back = loop.device.add_peer(two)
+    assert back is not None
+    back.rx_bytes = other.rx_bytes
+    reader.parse("".join([*head, *rest]))
+    device = reader.parse("".join(answer_changed(loop, changes, reader.cursor)))
+    assert device is not None
+    seen = {key.raw: state.rx_bytes for key, state in device.peers.items()}
+    assert seen == {one: peer.rx_bytes, two: other.rx_bytes}
+    assert "public_key" not in "".join(answer_changed(loop, changes, reader.cursor)), "and told once"
+
+
+def test_a_peer_that_is_gone_while_the_reader_is_slow_is_gone_for_it_with_the_next_look(loop: Loop) -> None:
+    key, changes, reader = bytes.fromhex(KEY), Changes(bytes), ChangesOnly()
+    loop.device.add_peer(key)
+    reader.parse("".join(answer_changed(loop, changes, "")))
+    loop.device.peers[key].rx_bytes = 1
+    answer = answer_changed(loop, changes, reader.cursor)
+    head = [next(answer), next(answer)]
+    loop.device.remove_peer(key)
+    reader.parse("".join([*head, *answer]))
+    device = reader.parse("".join(answer_changed(loop, changes, reader.cursor)))
+    assert device is not None
+    assert not device.peers
+
+
 def looks(tmp_path: Path, *several: list[str]) -> list[bytes]:
     """What a driver asks an engine that gives these answers to several looks at one peer."""
     driver, asked = UapiDriver("wg0", tmp_path), []
