@@ -32,6 +32,7 @@ import control
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mediator.core.audience import INTEREST_ABOVE
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.session.login import make_login
 from netctl.wire import control as w
@@ -40,6 +41,7 @@ from netctl.wire.frame import HEADER_LEN, encode_frame
 AT_ONCE = 64
 """Logins under way at a time, of all processes together."""
 CHANGES = 100
+"""At most: each of half as many members logs out and in, and each member once."""
 CHANGE_S = 0.08
 """After a change: longer than the mediator gathers news."""
 IDLE_S = 5.0
@@ -370,7 +372,7 @@ def measure(count: int, processes: int, at_once: int, command: Sequence[str]) ->
     chance = random.Random(1)
     plain = control.make_members(count)
     keys = [str(member.key) for member in plain]
-    interest = [chance.sample(keys, control.INTEREST) for _ in plain]
+    interest = [chance.sample(keys, min(control.INTEREST, count)) for _ in plain]
     with tempfile.TemporaryDirectory() as name:
         mediator = control.Mediator(Path(name), command=command)
         mediator.write(plain, count)
@@ -418,7 +420,9 @@ def measure(count: int, processes: int, at_once: int, command: Sequence[str]) ->
             idle = spent(process).since(before)
             idle_share = idle.processor_s / idle.wall_s
             pings = pinged.processor_s - idle_share * pinged.wall_s
-            leaving = chance.sample(range(count), CHANGES // 2)  # a member alone would log in too often
+            leaving = chance.sample(
+                range(count), min(CHANGES // 2, count)
+            )  # a member alone would log in too often
             before = spent(process)
             for number in leaving:
                 one, place = [crowd.processes[number // crowd.size]], number % crowd.size
@@ -428,11 +432,16 @@ def measure(count: int, processes: int, at_once: int, command: Sequence[str]) ->
             took = spent(process).since(before)
             heard = sum(answer["heard"] for answer in crowd.ask(do="listen", seconds=0.5)) - heard
             changing = took.processor_s - idle_share * took.wall_s
-            told = 2 * sum(sum(keys[number] in asked for asked in interest) for number in leaving)
+            changes = 2 * len(leaving)
+            told = 2 * sum(
+                other != number and (count <= INTEREST_ABOVE or keys[number] in asked)
+                for number in leaving
+                for other, asked in enumerate(interest)
+            )
             print(
-                f"{count}: a change {took.processor_s / CHANGES * 1e3:.2f} ms, {changing / CHANGES * 1e3:.2f} without "
+                f"{count}: a change {took.processor_s / changes * 1e3:.2f} ms, {changing / changes * 1e3:.2f} without "
                 f"what it takes idle ({idle_share * 1e3:.1f} ms a second; a ping {pings / count * 1e6:.0f} us); "
-                f"{CHANGES // 2} log-outs and as many log-ins in {took.wall_s:.0f} s, {heard} of {told} "
+                f"{len(leaving)} log-outs and as many log-ins in {took.wall_s:.0f} s, {heard} of {told} "
                 "notices came",
                 flush=True,
             )
