@@ -24,6 +24,7 @@ demo: setup  ## show netctl's main job, on a small internet inside this machine'
 test: setup  ## run every tier of tests
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
 	@scripts/setup nginx || echo 'make: without nginx, the tests of the page behind it are skipped' >&2
+	@scripts/setup networkmanager || echo 'make: without NetworkManager, the tests beside it are skipped' >&2
 	@$(PYTEST) -n $(WORKERS) --durations=10
 
 test-pure: venv  ## test pure functions and state machines: about a minute on two cores
@@ -33,6 +34,7 @@ test-world: venv  ## run the tests in the simulated world (NETCTL_WORLD_SEEDS=20
 	@$(PYTEST) tests/world
 
 test-netns: setup  ## run the tests with real packets, in network namespaces
+	@scripts/setup networkmanager || echo 'make: without NetworkManager, the tests beside it are skipped' >&2
 	@$(PYTEST) -n $(WORKERS) --durations=10 tests/netns
 
 test-pythons:  ## run the pure tests and a slice of the world on each installed Python from 3.11 to 3.14 (minutes)
@@ -58,6 +60,7 @@ test-latest:  ## run every test with the newest packages that pyproject.toml adm
 	@scripts/setup newest
 	@scripts/setup kernel || echo 'make: without QEMU and its kernel, the tests of the kernel engine are skipped' >&2
 	@scripts/setup nginx || echo 'make: without nginx, the tests of the page behind it are skipped' >&2
+	@scripts/setup networkmanager || echo 'make: without NetworkManager, the tests beside it are skipped' >&2
 	@.venv-newest/bin/pytest -n $(WORKERS)
 
 lock:  ## renew requirements/, the locked packages that make, CI, roles and the action install

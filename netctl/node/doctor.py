@@ -27,7 +27,7 @@ MAPPINGS = {
 }
 
 
-TAKEN_AWAY = "docs/coexistence.md names the settings of firewalls and of systemd-networkd that prevent this"
+TAKEN_AWAY = "docs/coexistence.md names settings of firewalls, networkd and NetworkManager that prevent this"
 
 
 def _check(level: Level, name: str, text: str, advice: str | None = None) -> dict[str, Any]:
