@@ -519,14 +519,16 @@ class Hub:
 
     def next_timer(self) -> float | None:
         """The earliest deadline."""
-        others = (
+        soonest = min(self._connections.deadlines(), default=None)
+        for at in (
             self._allocations.store_due,
             self._logins.next_timer(),
             self._peers.next_timer(),
             self._audience.next_timer(),
-        )
-        due = [at for at in others if at is not None]
-        return min([*self._connections.deadlines(), *due], default=None)
+        ):
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
 
     def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
         """Drop connections without a login and silent members; ask the store again after a refusal.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from netctl.model.addresses import SocketAddress
@@ -41,6 +41,11 @@ class Discovery:
         """This host's own addresses: a server that sees one of them proves that there is no NAT."""
         self.blocked = False
         """Whether no server answers over UDP."""
+        self.change = 0
+        """Changes whenever `answers` and `silent` may."""
+        self._answers: dict[bool, Mapping[SocketAddress, SocketAddress | None]] = {}
+        self._silent: dict[bool, bool] = {}
+        """What the methods of these names returned since the last change: both are called at each event of a host."""
         self._hairpin: bytes | None = None
         self._hairpin_at: float | None = None
         self._hairpinned = False
@@ -52,6 +57,7 @@ class Discovery:
         kept = {server: self._servers.get(server, _Server()) for server in servers[:MAX_STUN_SERVERS]}
         if kept.keys() != self._servers.keys():
             self._servers = kept
+            self._changed()
             self.gather(now)
 
     def gather(self, now: float, *, rest_s: float = 0.0) -> None:
@@ -74,16 +80,27 @@ class Discovery:
         seen = dict.fromkeys(server.mapped for server in self._servers.values() if server.mapped is not None)
         return list(seen)[:MAX_SRFLX]
 
-    def answers(self, *, ipv6: bool) -> dict[SocketAddress, SocketAddress | None]:
+    def answers(self, *, ipv6: bool) -> Mapping[SocketAddress, SocketAddress | None]:
         """The address of ours that each server of one family has seen; None: the server is silent."""
-        return {
-            address: server.mapped for address, server in self._servers.items() if address.is_ipv6 == ipv6
-        }
+        found = self._answers.get(ipv6)
+        if found is None:
+            servers = self._servers.items()
+            found = {address: server.mapped for address, server in servers if address.is_ipv6 == ipv6}
+            self._answers[ipv6] = found
+        return found
 
     def silent(self, *, ipv6: bool) -> bool:
         """Whether all servers of one family are silent."""
-        asked = [server for address, server in self._servers.items() if address.is_ipv6 == ipv6]
-        return bool(asked) and all(server.is_silent for server in asked)
+        found = self._silent.get(ipv6)
+        if found is None:
+            asked = [server for address, server in self._servers.items() if address.is_ipv6 == ipv6]
+            found = self._silent[ipv6] = bool(asked) and all(server.is_silent for server in asked)
+        return found
+
+    def _changed(self) -> None:
+        self.change += 1
+        self._answers.clear()
+        self._silent.clear()
 
     def hairpin(self, now: float) -> bool | None:
         """Whether the NAT returns packets to its own outside address (RFC 4787 §6); None: not known yet, or no NAT."""
@@ -107,7 +124,10 @@ class Discovery:
         if message.kind != stun.BINDING_SUCCESS or not message.fingerprint or mapped is None:
             return False
         before = self.mapped()
-        self.blocked = server.is_silent = False
+        self.blocked = False
+        if server.is_silent or mapped != server.mapped:
+            self._changed()
+        server.is_silent = False
         if mapped != server.mapped:
             self._hairpin = self._hairpin_at = None  # another NAT may behave differently
             self._hairpinned = False
@@ -133,10 +153,11 @@ class Discovery:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = [server.due for server in self._servers.values() if server.due is not None]
-        if self._deadline is not None:
-            times.append(self._deadline)
-        return min(times, default=None)
+        soonest = self._deadline
+        for server in self._servers.values():
+            if server.due is not None and (soonest is None or server.due < soonest):
+                soonest = server.due
+        return soonest
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
         """The requests that are due. After a whole gathering without answer, a server's earlier answer is dropped."""
@@ -150,6 +171,7 @@ class Discovery:
                 continue
             if server.attempts > len(STUN_RETRY):
                 server.mapped, server.is_silent = None, True
+                self._changed()
                 self.blocked = not self.mapped()
                 server.transactions.clear()
                 # If other servers answer, this one's family is missing: one request at a time detects its return.

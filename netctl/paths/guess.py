@@ -247,7 +247,9 @@ class Guesser:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        return min((at for at in (self._due, self._end_at) if at is not None), default=None)
+        if self._due is None or self._end_at is None:
+            return self._due if self._end_at is None else self._end_at
+        return min(self._due, self._end_at)
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Send the next guess or the next socket's packet, or end."""

@@ -68,6 +68,10 @@ class Liveness:
         self._known = False
         """Whether the peer has answered since watching began."""
 
+    def watched(self, now: float) -> bool:
+        """Whether there is anything to plan: somebody watches, or the peer is asked until now."""
+        return self.due is not None or self._watch.active(now)
+
     def plan(self, now: float, *, possible: bool) -> None:
         """Start or stop asking. `possible`: there is a way to ask."""
         if not possible or not self._watch.active(now):

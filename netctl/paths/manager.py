@@ -455,7 +455,7 @@ class PathManager:
             return asked + self._conclude(now)
         if kind is DatagramKind.RELAY:
             for pair in self._pairs.values():
-                if source in pair.relay.servers:
+                if pair.relay.is_at(source):
                     return pair.handle_relay(data, source, now) + self._settle(pair, now)
         if kind is DatagramKind.PROBE:
             sender = self._by_tag.get(probe.sender_tag(data))
@@ -468,7 +468,7 @@ class PathManager:
             return sender.handle_probe(message, source, now) + self._settle(sender, now)
         if kind is DatagramKind.RELAYED_PROBE:
             sender = self._by_tag.get(probe.sender_tag(data))
-            if sender is not None and source in sender.relay.servers:
+            if sender is not None and sender.relay.is_at(source):
                 return self._relayed(sender, data, source, now)
         return []
 
@@ -625,15 +625,17 @@ class PathManager:
         """When `handle_timer` is due; None: never."""
         while self._timers and self._scheduled.get(self._timers[0][1]) != self._timers[0][0]:
             heapq.heappop(self._timers)
-        times = [
+        soonest = self._timers[0][0] if self._timers else None
+        for at in (
             self._outside.next_timer(),
             self._meter.next_timer(),
             self._judge.next_timer(),
             self._trial.next_timer(),
             self._orphans_until,
-            self._timers[0][0] if self._timers else None,
-        ]
-        return min((at for at in times if at is not None), default=None)
+        ):
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""
@@ -781,9 +783,9 @@ class PathManager:
 
     def _judge_port(self, now: float) -> list[Effect]:
         """Ask for another port where this one is unfit, if there are peers or the port is tried for them."""
-        verdict = self.port_verdict
         needed = bool(self._pairs) or self._trial.pending
-        if not needed or (verdict == "shared" and self._mapped is not None):
+        verdict = self.port_verdict if needed else "fit"
+        if verdict == "shared" and self._mapped is not None:
             return []
         if not self._judge.wants_another(verdict, now):
             return []
@@ -793,9 +795,10 @@ class PathManager:
     def _conclude(self, now: float) -> list[Effect]:
         """Judge the port; a trial of it ends with the last answer."""
         effects = self._judge_port(now)
-        answered = self._judge.fixed or self._outside.ready(now)
-        if self._trial.pending and self._trial.ends(answered, now) and self._connected:
-            effects += self._use_control(now)
+        if self._trial.pending:
+            answered = self._judge.fixed or self._outside.ready(now)
+            if self._trial.ends(answered, now) and self._connected:
+                effects += self._use_control(now)
         return effects
 
     def _flush_offers(self, now: float) -> list[Effect]:
@@ -836,8 +839,10 @@ class PathManager:
 
     def _tell_tunnel(self, pair: Pair) -> list[Effect]:
         """`WantTunnel` when the need for the TLS connection has changed."""
-        before = bool(self._needing)
-        if pair.relay.needs_tunnel:
+        needs, before = pair.relay.needs_tunnel, bool(self._needing)
+        if needs == (before and pair.key in self._needing):
+            return []
+        if needs:
             self._needing.add(pair.key)
         else:
             self._needing.discard(pair.key)
@@ -862,7 +867,7 @@ class PathManager:
             self._meter.doubt(pair.relay.silent, now)
             pair.relay.silent.clear()
             effects += self._meter.handle_timer(now)
-        if pair.selected is not None and pair.selected.address in self._orphans:
+        if self._orphans and pair.selected is not None and pair.selected.address in self._orphans:
             pair.guesser.inherit(pair.selected.address, self._orphans.pop(pair.selected.address))
         if pair.round_due(now):
             if self._control and pair.activity.quiet(now):
@@ -882,7 +887,8 @@ class PathManager:
                 effects.append(self._offer(pair, pair.guesser.offer(self._outside.nat(), now)))
         elif pair.takes_call() and self._control:
             effects.append(self._offer(pair, None))
-        effects += pair.stand_in() + self._tell_tunnel(pair)
+        effects += pair.stand_in()
+        effects += self._tell_tunnel(pair)
         due = pair.next_timer()
         if due is None:
             self._scheduled.pop(pair.key, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from netctl.model.addresses import SocketAddress
@@ -31,6 +31,8 @@ class Outside:
         self._asked_at = float("-inf")
         self._sampled_of: str | None = None
         """The outside address whose ports were sampled last."""
+        self._kept: dict[bool, tuple[tuple[object, ...], Behaviour]] = {}
+        """The last behaviour of each family, and what it follows from: pairs and the shell ask at each event."""
         self._doubted_at: float | None = None
         """When fresh sockets last tested whether UDP passes from them; None: the shared port is answered."""
 
@@ -46,6 +48,13 @@ class Outside:
 
     def behaviour(self, *, ipv6: bool) -> Behaviour:
         """The behaviour of the NAT for one address family."""
+        by = self.discovery.change, self.discovery.own, self._sampler.answers
+        kept = self._kept.get(ipv6)
+        if kept is None or kept[0] != by:
+            kept = self._kept[ipv6] = by, self._behaviour(ipv6=ipv6)
+        return kept[1]
+
+    def _behaviour(self, *, ipv6: bool) -> Behaviour:
         port = next((one.port for one in sorted(self.discovery.own)), None)
         seen = behaviour(self.discovery.answers(ipv6=ipv6), self.discovery.own, port)
         if ipv6 or seen.mapping != "endpoint-independent" or seen.port_kept:
@@ -87,25 +96,28 @@ class Outside:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = [self.discovery.next_timer(), self._sampler.next_timer(), self._filter.next_timer()]
-        return min((at for at in times if at is not None), default=None)
+        soonest = self.discovery.next_timer()
+        for at in (self._sampler.next_timer(), self._filter.next_timer()):
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
 
     def handle_timer(self, now: float) -> list[Effect]:
         """The requests that are due."""
         effects: list[Effect] = [*self.discovery.handle_timer(now), *self._sampler.handle_timer(now)]
         effects += self._filter.handle_timer(now)
-        answers = self.discovery.answers(ipv6=False)
+        answers, ready = self.discovery.answers(ipv6=False), self.discovery.ready(now)
         outside = next((seen.host for seen in answers.values() if seen), None)
-        if self._asked and self.discovery.ready(now) and outside is not None:
+        if self._asked and ready and outside is not None:
             self._asked = False
             if outside != self._sampled_of or self.behaviour(ipv6=False).mapping in DEPENDENT:
                 self._sampled_of, self._asked_at = outside, now
                 effects += self._sampler.begin([one for one, seen in answers.items() if seen], now)
-        if self.discovery.ready(now):
+        if ready:
             effects += self._test_filter(answers, now)
-        return effects + self._doubt(list(answers), now)
+        return effects + self._doubt(answers, now)
 
-    def _doubt(self, servers: list[SocketAddress], now: float) -> list[Effect]:
+    def _doubt(self, servers: Iterable[SocketAddress], now: float) -> list[Effect]:
         """Test with fresh sockets whether the shared port is the cause when no server answers it."""
         if not self.discovery.silent(ipv6=False):
             self._doubted_at = None
@@ -116,7 +128,7 @@ class Outside:
             return []
         self._doubted_at = now
         self._sampled_of = None
-        return self._sampler.begin(servers, now)
+        return self._sampler.begin(list(servers), now)
 
     def _test_filter(self, answers: Mapping[SocketAddress, SocketAddress | None], now: float) -> list[Effect]:
         """Test the filter once for each outside address: another router may filter differently."""

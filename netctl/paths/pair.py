@@ -415,7 +415,7 @@ class Pair:
             if message.transaction in route.asks:
                 route.asks.discard(message.transaction)
                 if route is self.selected:
-                    self._data.answered(bool(message.flags & ProbeFlag.DATA), now)
+                    self._data.answered(message.says(ProbeFlag.DATA), now)
             check = not fresh  # our next ping tells the peer that we have received a pong
         else:
             if not self.routes.is_new(message, source, now) or not self.routes.me.takes(source):
@@ -429,15 +429,15 @@ class Pair:
                     return effects
             route.heard_at = now
             check = not route.fresh(now) and now - route.last_ping_at >= c.TRIGGERED_REST
-            if message.flags & ProbeFlag.USING:
+            if message.says(ProbeFlag.USING):
                 self._wanted = source
-        route.peer_confirmed = bool(message.flags & ProbeFlag.HAVE_PONG)
-        followed, route.peer_using = route.peer_using, bool(message.flags & ProbeFlag.USING)
-        if message.flags & ProbeFlag.PADDED and not route.takes_padded:
+        route.peer_confirmed = message.says(ProbeFlag.HAVE_PONG)
+        followed, route.peer_using = route.peer_using, message.says(ProbeFlag.USING)
+        if message.says(ProbeFlag.PADDED) and not route.takes_padded:
             route.takes_padded = True
             if route is self.selected:
                 self._mtu.begin(now)
-        effects += self._peer_refuses(route, bool(message.flags & ProbeFlag.REFUSED), now)
+        effects += self._peer_refuses(route, message.says(ProbeFlag.REFUSED), now)
         if check and route is not self.selected:
             effects += self._ping(route, now)  # RFC 8445 §7.3.1.4, a triggered check
         effects += self._choose(now)
@@ -464,6 +464,8 @@ class Pair:
         return self._tell_liveness(before)
 
     def _ask_liveness(self, now: float) -> list[Effect]:
+        if not self.liveness.watched(now):
+            return []
         route = self.selected
         relayed = route is None and self.relay.usable and not self.activity.ending(now)
         if route is None and self._lost is not None and now - self._lost[1] <= c.LIVENESS_LOST:
@@ -505,7 +507,7 @@ class Pair:
         """An authenticated probe of this peer that came by the relay, from this address of it."""
         if message.kind is ProbeType.PING:
             answer: list[Effect] = [*self._relayed.answer(message, source, now)]
-            if not answer or message.flags & ProbeFlag.PADDED or self.selected is not None:
+            if not answer or message.says(ProbeFlag.PADDED) or self.selected is not None:
                 return answer
             if self._mtu.widened(now):
                 self._relayed.rest()  # the peer has told what was to be asked
@@ -549,7 +551,7 @@ class Pair:
 
     def _give_data(self, ping: Probe, now: float) -> list[Effect]:
         """The data that a ping asks for, to send through the tunnel."""
-        if not ping.flags & ProbeFlag.DATA or now - self._data_given_at < c.DATA_GIVEN_REST:
+        if not ping.says(ProbeFlag.DATA) or now - self._data_given_at < c.DATA_GIVEN_REST:
             return []
         self._data_given_at = now
         return [SendThrough(self.key, c.DATA_GIVEN_AT_ONCE)]
@@ -829,14 +831,15 @@ class Pair:
         if (
             not self.routes.get(endpoint)
             and endpoint != self.relay.address
-            and endpoint not in self.relay.servers
+            and not self.relay.is_at(endpoint)
             and self.routes.peer_reflexive(endpoint, now)
         ):
             self._punches = sorted([*self._punches, now])
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = [
+        soonest = self.relay.next_timer()
+        for at in (
             self.offer_due,
             self._give_up_at,
             self._retry_at if self.online else None,
@@ -845,13 +848,14 @@ class Pair:
             self._relay_until,
             self._punches[0] if self._punches else None,
             self._reassert[0] if self._reassert else None,
-            self.relay.next_timer(),
             self.guesser.next_timer(),
             self._mtu.due,
             self.liveness.due,
             self._relayed.due,
-        ]
-        return min((time for time in times if time is not None), default=None)
+        ):
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
 
     def handle_timer(self, now: float, control: bool) -> list[Effect]:
         """Perform what is due, except the manager's offers and rounds; `control`: the mediator is connected."""
@@ -865,7 +869,8 @@ class Pair:
             self._reassert = [at for at in self._reassert if at > now]
             if self._endpoint is not None:
                 effects.append(self._steer(self._endpoint))
-        effects += self.knocks(now)
+        if self._knocks:
+            effects += self.knocks(now)
         effects += self._ask_liveness(now)
         effects += self._ask_sizes(now)
         effects += self.guesser.handle_timer(now)
@@ -893,7 +898,9 @@ class Pair:
             self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)
-        return effects + self._carry(now) + self._reopen(now)
+        if self._waiting:
+            effects += self._carry(now)
+        return effects + self._reopen(now)
 
     def round_due(self, now: float) -> bool:
         """Whether the back-off is over: the manager then begins a round, or without a mediator calls `punch_alone`."""

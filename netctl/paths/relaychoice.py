@@ -30,8 +30,9 @@ one at which the app is heard, and goes where WireGuard hears the app next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 from netctl.model.addresses import SocketAddress
 from netctl.paths.constants import (
@@ -95,6 +96,16 @@ def differs(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
     )
 
 
+class Ranking(NamedTuple):
+    """The order of a pair's relays, and what it was made of."""
+
+    numbers: tuple[object, ...]
+    names: tuple[str, ...]
+    """Best first."""
+    total: Mapping[str, int]
+    """Milliseconds over each relay that both members have measured."""
+
+
 class PairRelays:
     """All relays of one pair, which uses them as one relay."""
 
@@ -133,6 +144,10 @@ class PairRelays:
         self._doubts = 0
         """Times in a row that packets went out and none came, although the relay answers."""
         self._plan_due: float | None = None
+        self._ranking = Ranking((), (), {})
+        """The last ranking."""
+        self._moved = False
+        """Whether a plan would now differ from the last one."""
         self._tunnel: str | None = None
         """The relay to which the TLS connection leads; None: there is none."""
 
@@ -177,16 +192,20 @@ class PairRelays:
         """Whether frames over TLS carry this pair."""
         return self._used.by_tls
 
-    @property
-    def servers(self) -> tuple[SocketAddress, ...]:
-        """The addresses of all relays with their port for this peer."""
-        return tuple(server for link in self._links.values() for server in link.servers)
+    def is_at(self, address: SocketAddress) -> bool:
+        """Whether this is an address of any of the relays, with their port for this peer."""
+        for link in self._links.values():  # noqa: SIM110 - each packet of a relay asks, of one pair after another
+            if address in link.servers:
+                return True
+        return False
 
     @property
     def needs_tunnel(self) -> bool:
         """Whether the TLS connection is needed, to whichever relay it leads."""
-        return (self.by_tls or not self.usable) and any(
-            self._links[name].needs_tunnel for name in (BESIDE, self._tunnel or BESIDE)
+        if self._used.usable and not self._used.by_tls:
+            return False
+        return self.beside.needs_tunnel or (
+            self._tunnel is not None and self._links[self._tunnel].needs_tunnel
         )
 
     @property
@@ -324,14 +343,24 @@ class PairRelays:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = [self._plan_due, *(link.next_timer() for link in self._links.values())]
-        return min((at for at in times if at is not None), default=None)
+        soonest = self._plan_due
+        for link in self._links.values():
+            at = link.next_timer()
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
 
     def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
         """Perform what is due."""
+        self._moved = False
         self._plan(now)
-        effects = [effect for link in self._links.values() for effect in link.handle_timer(now, online)]
-        self._plan(now)
+        effects: list[LinkEffect] = []
+        for link in self._links.values():
+            if link.is_due(now):
+                effects += link.handle_timer(now, online)
+                self._moved = True
+        if self._moved:
+            self._plan(now)
         return effects
 
     # --- choosing ---
@@ -348,9 +377,10 @@ class PairRelays:
             self.beside.want(now)
             return
         for name, link in self._links.items():
-            if link.quiet and now >= self._bad_until.get(name, now):
+            if link.wanted and link.quiet and now >= self._bad_until.get(name, now):
                 self._bad_until[name] = now + RELAY_TRIAL_REST
                 self.silent.add(name)
+                self._moved = True
         if self.usable:
             self._improve(now)
         else:
@@ -368,7 +398,7 @@ class PairRelays:
 
     def _search(self, now: float) -> None:
         """No relay carries: ask the best, and further ones as time passes."""
-        ranked = self._ranked(now)
+        ranked = self._ranked(now).names
         carrying = next((name for name in ranked if self._links[name].usable), None)
         if carrying is not None:
             self._take(carrying, now)
@@ -379,6 +409,7 @@ class PairRelays:
             if name not in asked and self._links[name].wanted:
                 self._links[name].release()
                 self._asked_at.pop(name, None)
+                self._moved = True
         for name in asked:
             link = self._links[name]
             link.want(now)
@@ -389,7 +420,7 @@ class PairRelays:
         leave = (self._asked_at[name] + RELAY_TRIAL for name in asked)
         self._plan_due = min((at for at in leave if at > now), default=None)
 
-    def _asked(self, ranked: list[str], now: float) -> list[str]:
+    def _asked(self, ranked: Sequence[str], now: float) -> list[str]:
         """The relays to ask while none carries, best first: `RELAYS_ASKED` at most.
 
         One that answers keeps its place for `RELAY_TRIAL` although others rank better by now: the peer may just be
@@ -412,14 +443,16 @@ class PairRelays:
 
     def _improve(self, now: float) -> None:
         """A relay carries: it stays, unless another one is much better, or its packets do not arrive."""
-        used, ranking, total = self._used, self._ranked(now), self._sums()
-        others = [name for name in ranking if name != self._current]
-        best, load = ranking[0], self._load_of(ranking[0])
+        used, ranking = self._used, self._ranked(now)
+        best, total = ranking.names[0], ranking.total
+        load = self._load_of(best)
+        others = [name for name in ranking.names if name != self._current]
         self._links[others[0]].prepare(now)
         if used.quiet or self._doubts >= RELAY_DOUBTS:
             self._try(self._in_place_of_a_dead_one(others, now), now)
         elif (
-            total.get(best, OUT_OF_REACH_MS) < OUT_OF_REACH_MS
+            best != self._current
+            and total.get(best, OUT_OF_REACH_MS) < OUT_OF_REACH_MS
             and load < MAX_LOAD
             and self._current in total
             and much_better(weighted(total[best], load), total[self._current])
@@ -443,10 +476,16 @@ class PairRelays:
 
     def _try(self, wishes: list[str], now: float) -> None:
         """Bind at these relays and at no other beside the one in use, and take the first at which the peer is, too."""
+        if not wishes and not self._trials:
+            for name, link in self._links.items():
+                if link.wanted and name != self._current:
+                    link.release()
+            return
         self._trials = {name: self._trials.get(name, now + RELAY_TRIAL) for name in wishes}
         for name in [name for name, ends in self._trials.items() if now >= ends]:
             self._bad_until[name] = now + RELAY_TRIAL_REST  # the peer did not bind there
             del self._trials[name]
+            self._moved = True
         for name, link in self._links.items():
             if name in self._trials:
                 link.want(now)
@@ -464,19 +503,29 @@ class PairRelays:
         self._bad_until.pop(name, None)
         self._trials.clear()
         self._doubts = 0
+        self._moved = True
 
-    def _ranked(self, now: float) -> list[str]:
-        """The relays' names, best first: those that answer, the full ones after the others, each by `weighted`."""
-        total = {name: rtt_ms for name, rtt_ms in self._sums().items() if rtt_ms < OUT_OF_REACH_MS}
+    def _ranked(self, now: float) -> Ranking:
+        """The relays' names, best first: those that answer, the full ones after the others, each by `weighted`.
+
+        A pair asks at each of its events, and the numbers change seldom: the same numbers rank as before.
+        """
+        bad = tuple(name for name, until in self._bad_until.items() if now < until)
+        mine, load = tuple(self._mine.items()), tuple(self._load.items())
+        numbers = (tuple(self._links), bad, mine, self.theirs, load, self._their_load)
+        if numbers != self._ranking.numbers:
+            total = sums(self._mine, self.theirs)
+            self._ranking = Ranking(numbers, tuple(self._rank(bad, total)), total)
+        return self._ranking
+
+    def _rank(self, bad: Collection[str], total: Mapping[str, int]) -> list[str]:
+        measured = {name: rtt_ms for name, rtt_ms in total.items() if rtt_ms < OUT_OF_REACH_MS}
         groups: dict[tuple[bool, bool], dict[str, float]] = {}
         for name in self._links:
-            load, sum_ms = self._load_of(name), total.get(name, math.inf)
-            group = groups.setdefault((now < self._bad_until.get(name, now), load >= MAX_LOAD), {})
+            load, sum_ms = self._load_of(name), measured.get(name, math.inf)
+            group = groups.setdefault((name in bad, load >= MAX_LOAD), {})
             group[name] = weighted(sum_ms, load)
         return [name for key in sorted(groups) for name in ranked(groups[key])]
 
     def _load_of(self, name: str) -> int:
         return max(self._load.get(name, 0), self._their_load.get(name, 0))
-
-    def _sums(self) -> dict[str, int]:
-        return sums(self._mine, self.theirs)

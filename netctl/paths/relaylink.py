@@ -312,8 +312,17 @@ class RelayLink:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        trial = self._trial.due if self._trial is not None else None
-        return min((due for due in (self._due, self._grant_due, trial) if due is not None), default=None)
+        soonest = self._due
+        if self._grant_due is not None and (soonest is None or self._grant_due < soonest):
+            soonest = self._grant_due
+        if self._trial is not None and (soonest is None or self._trial.due < soonest):
+            soonest = self._trial.due
+        return soonest
+
+    def is_due(self, now: float) -> bool:
+        """Whether `handle_timer` may do anything."""
+        due = self.next_timer()
+        return self._tunnel or (due is not None and now >= due)
 
     def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
         """Perform what is due; `online`: there is a control connection, over which a grant can be requested."""

@@ -86,8 +86,11 @@ class RelayMeter:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = (self._questions[0] if self._questions else None, self._ends, self._next)
-        return min((at for at in times if at is not None), default=None)
+        soonest = self._questions[0] if self._questions else None
+        for at in (self._ends, self._next):
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
         """Send the questions that are due, and end a series."""

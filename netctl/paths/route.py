@@ -8,7 +8,6 @@ from typing import Literal
 from netctl.model.addresses import SocketAddress
 from netctl.model.forpeople import counted
 from netctl.paths.constants import ANSWER_WITHIN, MAX_OUTSTANDING, REFUSED_FIRST, REFUSED_MAX, TRUST_FRESH
-from netctl.wire.probe import ProbeFlag
 
 KINDS = {
     "host": "on its interface",
@@ -76,11 +75,6 @@ class Route:
         """Whether this route is so much slower that its kind does not count: the LAN is a tunnel to another site."""
         mine, theirs = self.rtt_s or 0.0, other.rtt_s or 0.0
         return mine > FAR_FACTOR * theirs and mine > theirs + FAR_S
-
-    @property
-    def flags(self) -> ProbeFlag:
-        """The flags of our probes on this route, without USING."""
-        return ProbeFlag.NONE if self.last_pong_at is None else ProbeFlag.HAVE_PONG
 
     def refuse(self, why: str, now: float) -> None:
         """Refuse the route for a while, because it carried no data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -197,7 +198,7 @@ class Routes:
         route.sent(transaction, now)
         if data:
             route.asks.add(transaction)
-        flags = _flags(route, using, now) | (ProbeFlag.DATA if data else ProbeFlag.NONE)
+        flags = _flags(route, using, now, data=data)
         return [self._send(self._question(transaction, flags, now), route.address)]
 
     def untracked(self, route: Route, now: float, *, using: bool) -> tuple[bytes, SendDatagram]:
@@ -260,7 +261,7 @@ class Routes:
         """The answer to a ping, unless there were too many. `data`: the packet that the ping asked for was sent."""
         if not self._pongs_left(now) or not self.may_send(self.get(source), now):
             return []
-        flags = _flags(self.get(source), using, now) | (ProbeFlag.DATA if data else ProbeFlag.NONE)
+        flags = _flags(self.get(source), using, now, data=data)
         answer = Probe(ProbeType.PONG, ping.transaction, flags, source)
         return [self._send(answer, source)]
 
@@ -282,8 +283,17 @@ def _padded(data: bytes, size: int) -> bytes:
     return data.ljust(size + WIREGUARD_OVERHEAD, b"\0")
 
 
-def _flags(route: Route | None, using: bool, now: float) -> ProbeFlag:
-    known = ProbeFlag.PADDED | (ProbeFlag.NONE if route is None else route.flags)
-    if route is not None and now < route.refused_until:
-        known |= ProbeFlag.REFUSED
-    return known | ProbeFlag.USING if using else known
+def _flags(route: Route | None, using: bool, now: float, *, data: bool = False) -> ProbeFlag:
+    have_pong = route is not None and route.last_pong_at is not None
+    refused = route is not None and now < route.refused_until
+    return _combined(have_pong, refused, using, data)
+
+
+@functools.cache
+def _combined(have_pong: bool, refused: bool, using: bool, data: bool) -> ProbeFlag:
+    """The flags of a probe of ours. Kept, because an enumeration makes each combination anew."""
+    known = ProbeFlag.PADDED
+    known |= ProbeFlag.HAVE_PONG if have_pong else ProbeFlag.NONE
+    known |= ProbeFlag.REFUSED if refused else ProbeFlag.NONE
+    known |= ProbeFlag.USING if using else ProbeFlag.NONE
+    return known | ProbeFlag.DATA if data else known

@@ -106,11 +106,13 @@ def _adding(desired: HostState, actual: HostState) -> Iterator[Change]:
     if wanted is not None:
         yield from _peer_changes(wanted, present)
     routes = {(route.destination, route.link): route for route in actual.routes}
-    for route in sorted(desired.routes, key=_route_order):
+    missing = []
+    for route in desired.routes:
         existing_route = routes.get((route.destination, route.link))
         lost = existing_route is not None and _goes(existing_route, actual, recreated)
         if existing_route is None or lost or existing_route.source != route.source:
-            yield SetRoute(route, added=existing_route is None)
+            missing.append(SetRoute(route, added=existing_route is None))
+    yield from sorted(missing, key=lambda change: _route_order(change.route))
     for name, segment in sorted(desired.segments.items()):
         flooded = frozenset() if name in recreated else _flood(actual, name)
         for destination in sorted(segment.flood - flooded, key=str):
@@ -134,9 +136,9 @@ def _removing(desired: HostState, actual: HostState) -> Iterator[Change]:
             for destination in sorted(segment.flood - desired.segments[name].flood, key=str):
                 yield RemoveFlood(name, destination)
     wanted = {(route.destination, route.link) for route in desired.routes}
-    for route in sorted(actual.routes, key=_route_order):
-        if (route.destination, route.link) not in wanted:
-            yield RemoveRoute(route)
+    unwanted = [route for route in actual.routes if (route.destination, route.link) not in wanted]
+    for route in sorted(unwanted, key=_route_order):
+        yield RemoveRoute(route)
     if actual.wireguard is not None and desired.wireguard is not None:
         for key in sorted(actual.wireguard.peers.keys() - desired.wireguard.peers.keys()):
             yield RemovePeer(actual.wireguard.name, key, actual.wireguard.peers[key].path)

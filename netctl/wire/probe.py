@@ -84,6 +84,8 @@ class ProbeFlag(IntFlag):
 
 KNOWN_FLAGS = 31
 """All bits that this version knows; bits of later versions are ignored."""
+_FLAGS = tuple(ProbeFlag(bits) for bits in range(KNOWN_FLAGS + 1))
+"""Every combination by its bits: to make one costs more than to decode the rest of a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Probe:
     """Pong only: the source address of the ping, as its receiver saw it."""
     number: int | None = None
     """Ping only, 0 to MAX_NUMBER: higher than in every earlier ping. None: the sender does not know numbers."""
+
+    def says(self, flag: ProbeFlag) -> bool:
+        """Whether it has this flag."""
+        return bool(int.__and__(self.flags, flag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,7 @@ def open_probe(keys: ProbeKeys, data: bytes, *, relayed: bool = False) -> Probe:
     kind, flags, transaction, place = _PLAIN.unpack(plain)
     if kind not in (ProbeType.PING, ProbeType.PONG):
         raise RemoteError(f"a probe of unknown type {kind}", "probe.type")
-    known = ProbeFlag(flags & KNOWN_FLAGS)
+    known = _FLAGS[flags & KNOWN_FLAGS]
     if kind == ProbeType.PING and (number := _unpack_number(place)) is not None:
         return Probe(ProbeType.PING, transaction, known, number=number)
     return Probe(ProbeType(kind), transaction, known, unpack_address(place))

@@ -198,3 +198,22 @@ def test_every_pair_with_a_family_in_common_is_direct(mediator: list[int], one: 
     assert not any(host.manager.udp_blocked for host in pair)
     relayed = [at for host in pair for at, kind in host.changes if kind == "direct"]
     assert all(at - 100.0 < 1.0 for at in relayed), "a dead family holds nobody up"
+
+
+def test_what_servers_saw_and_whether_they_are_silent_is_of_now() -> None:
+    asked = Asked({FOUR}, {OWN4, OWN6})
+    seen = asked.discovery.answers
+    assert (seen(ipv6=False), seen(ipv6=True)) == ({FOUR: None}, {SIX: None})
+    assert not asked.discovery.silent(ipv6=False)
+    asked.run(STUN_REFRESH / 2)
+    assert (seen(ipv6=False), seen(ipv6=True)) == ({FOUR: OUTSIDE4}, {SIX: None})
+    assert asked.discovery.silent(ipv6=True)
+    assert not asked.discovery.silent(ipv6=False)
+    asked.answering = {SIX}
+    asked.run(3 * STUN_REFRESH)
+    assert (seen(ipv6=False), seen(ipv6=True)) == ({FOUR: None}, {SIX: OUTSIDE6})
+    assert asked.discovery.silent(ipv6=False)
+    assert not asked.discovery.silent(ipv6=True)
+    asked.discovery.set_servers([SIX], asked.now)
+    assert seen(ipv6=False) == {}
+    assert not asked.discovery.silent(ipv6=False)

@@ -13,6 +13,7 @@ from netctl.paths.constants import RELAY_ALONE, RELAY_TRIAL, RELAY_TRIAL_REST, R
 from netctl.paths.effects import SendControl, SendDatagram
 from netctl.paths.relaychoice import BESIDE, PairRelays
 from netctl.wire.control import RelayGrant, RelayRequest
+from netctl.wire.stun import MAX_LOAD
 
 UNIX = 1_800_000_000
 OWN, PEER = 40000, 40001
@@ -108,3 +109,16 @@ def test_where_all_are_silent_the_one_that_tls_leads_to_stays() -> None:
         assert BESIDE in alone.asked
         assert alone.relays.needs_tunnel
         assert len(alone.asked) <= RELAYS_ASKED
+
+
+def test_relays_are_ranked_anew_only_when_a_number_changes() -> None:
+    alone = Alone()
+    first = alone.relays._ranked(alone.now)
+    alone.run(1.0)
+    assert alone.relays._ranked(alone.now) is first
+    alone.mine[BESIDE] = 1  # the meter changes its mapping in place
+    assert alone.relays._ranked(alone.now).total[BESIDE] == 61
+    alone.relays.told(dict.fromkeys(alone.mine, 10), alone.now, {BESIDE: MAX_LOAD})
+    assert alone.relays._ranked(alone.now).names[-1] == BESIDE, "full"
+    alone.relays.know(APART[:2], alone.now)
+    assert set(alone.relays._ranked(alone.now).names) == {BESIDE, *APART[:2]}

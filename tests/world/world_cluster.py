@@ -28,7 +28,7 @@ from netctl.model.addresses import SocketAddress
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.wire.invite import parse_invite
-from tests.world.world_store import MemoryStore
+from tests.world.world_store import MemoryStore, accepted
 
 NOW = 1_000_000
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\5" * 32)
@@ -75,7 +75,9 @@ def text(version: int, *, names_both: bool = True) -> str:
 
 
 @functools.cache
+@functools.cache
 def offered(content: str) -> Offered:
+    """The document with this text, as an operator offers it."""
     return Offered(content, load_document(content, "f").document, "amy")
 
 
@@ -196,6 +198,8 @@ class Cluster:
     store: MemoryStore = field(default_factory=lambda: MemoryStore(shared=True))
     truth: dict[int, Kept] = field(default_factory=dict)
     """What the store had, by number."""
+    _remembered: int = -1
+    """How often the store had changed then."""
     tasks: list[Task] = field(default_factory=list)
     machines: list[Machine] = field(init=False)
     tokens: list[bytes] = field(default_factory=list)
@@ -291,6 +295,10 @@ class Cluster:
             raised = error
             task.answer = lambda: job.throw(raised)
             return
+        if isinstance(outcome, Kept) and outcome.document is not None and outcome.document.content:
+            found = outcome.document
+            read = accepted(found, offered(found.content).document, task.life.hub.identity)
+            outcome = replace(outcome, document=read)
         self._remember()
         if not reads and luck < 0.07:
             machine.dies()
@@ -303,6 +311,9 @@ class Cluster:
             task.answer = lambda: job.send(c.Committed(outcome, 0.0, NOW))
 
     def _remember(self) -> None:
+        if self._remembered == self.store.changes:
+            return
+        self._remembered = self.store.changes
         kept: Kept = self.store.kept()
         known = self.truth.setdefault(kept.generation, kept)
         assert known == kept, f"state {kept.generation} is two states"

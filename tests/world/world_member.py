@@ -168,6 +168,8 @@ class SimMember:
         """What was armed last, and the document that it must lead back to unless somebody confirms."""
         self.tally: Counter[str] = Counter()
         """What befell it: a world in which nothing happens would prove nothing."""
+        self._evaluated: tuple[tuple[object, ...], Evaluation] | None = None
+        """The last `evaluation`, and what it follows from."""
         self._new_kernel()
         self.agent: _Agent | None = None
         self._path_timer = Timer(clock, self._paths_due)
@@ -290,7 +292,12 @@ class SimMember:
         agent, document = self.agent, self.document
         if agent is None or document is None or agent.view is None:
             return None
-        return evaluate(document, agent.view, self.pins, Foreign(), agent.live, {}, key=self.key)
+        known = (document, agent.view, self.pins, agent.live)
+        before = self._evaluated
+        if before is None or any(one is not other for one, other in zip(before[0], known, strict=True)):
+            found = evaluate(document, agent.view, self.pins, Foreign(), agent.live, {}, key=self.key)
+            before = self._evaluated = known, found
+        return before[1]
 
     def _post(self, event: on.Happening) -> None:
         agent = self.agent

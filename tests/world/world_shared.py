@@ -22,6 +22,7 @@ from mediator.core.kept import Kept
 from mediator.core.membershipservice import Offered
 from mediator.core.relay_table import RelayTable
 from netctl.config import Loaded
+from netctl.model.document import Document
 from netctl.model.errors import LocalError, NetctlError
 from netctl.model.keys import WireGuardKey
 from netctl.wire.control import Error, encode
@@ -32,7 +33,7 @@ from tests.world.world_clock import Clock
 from tests.world.world_cluster import members_of
 from tests.world.world_mediator import COMMIT_S, EXPIRE_S, Life, SimMediator
 from tests.world.world_net import Internet
-from tests.world.world_store import MemoryStore
+from tests.world.world_store import MemoryStore, accepted
 
 ANSWER_S = 0.005
 """From a transaction to its answer; answers come in the order of the transactions."""
@@ -63,6 +64,8 @@ class Backend:
     """Whose each relay port is, or was last."""
     wrote: Callable[[Kept], None] = lambda kept: None
     """Called with what the store has after each write."""
+    documents: dict[str, Document] = field(default_factory=dict)
+    """Each document that was saved anywhere, by its text."""
 
     def kill(self) -> None:
         """The primary, with `kill -9`; `away` ends when the standby is promoted."""
@@ -263,6 +266,7 @@ class SharedMediator(SimMediator):
     def save(self, loaded: Loaded) -> None:
         """The operator saves a document on this machine."""
         self.file = self._offered = Offered(loaded.source.text, loaded.document, "amy")
+        self.backend.documents[loaded.source.text] = loaded.document
 
     # -- time -------------------------------------------------------------------------------------------------
 
@@ -475,6 +479,10 @@ class SharedMediator(SimMediator):
         if not isinstance(change, c.Reading | c.Look):
             self.backend.remember()
             self._changed()
+        elif isinstance(outcome, Kept) and outcome.document is not None and outcome.document.content:
+            found = outcome.document
+            document = self.backend.documents[found.content]
+            outcome = replace(outcome, document=accepted(found, document, self.identity))
         return partial(job.job.send, c.Committed(outcome, self._clock.now, self._clock.unix))
 
     def _answered(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sqlite3
 import weakref
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from mediator.core import admissions as a
 from mediator.core import effects as fx
-from mediator.core.kept import Kept
+from mediator.core.acceptance import find_mediator
+from mediator.core.kept import Kept, StoredDocument
 from mediator.core.transactions import Change, Outdated
 from mediator.shell import storesql
 from mediator.shell.membershiprunner import commit
 from mediator.shell.sqlsession import SqliteSession, finished
 from mediator.shell.storeschema import MIGRATIONS
 from mediator.shell.storesql import Body, SqlStore
-from netctl.model.errors import LocalError
-from netctl.model.keys import WireGuardKey
+from netctl.model.document import Document
+from netctl.model.errors import LocalError, NetctlError
+from netctl.model.keys import IdentityKey, WireGuardKey
 
 T = TypeVar("T")
 
@@ -41,6 +46,25 @@ class _Here(SqlStore):
         return self._store.perform(body, writes=writes)
 
 
+def accepted(found: StoredDocument, document: Document, identity: IdentityKey) -> StoredDocument:
+    """A document of the store as the mediator with this identity reads it (`MembershipRunner`): without a parse, for
+    `document` is what its text says.
+    """
+    try:
+        return replace(found, accepted=(document, find_mediator(document, identity)))
+    except NetctlError as error:
+        return replace(found, accepted=error)
+
+
+@functools.cache
+def _empty() -> bytes:
+    """A new database, after all migrations."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        for step in MIGRATIONS:
+            db.executescript(step)
+        return db.serialize()
+
+
 class MemoryStore:
     """All or nothing. A lone mediator that grants something twice is at fault, and the story ends.
 
@@ -56,9 +80,10 @@ class MemoryStore:
         # The garbage collector may close it in any thread.
         self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._db.close)  # from Python 3.13 on an unclosed connection is a warning
+        self._db.deserialize(_empty())
         self._db.execute("PRAGMA foreign_keys=ON")
-        for step in MIGRATIONS:
-            self._db.executescript(step)
+        self._remembered = -1
+        """`changes` when the leases were last looked at."""
 
     def perform(self, body: Body[T], *, writes: bool = True) -> T:
         """One transaction. Raises LocalError, or what it raises, and changes nothing."""
@@ -88,7 +113,15 @@ class MemoryStore:
         self._remember()
         return outcome
 
+    @property
+    def changes(self) -> int:
+        """Rows changed so far: with the same number all content is the same."""
+        return self._db.total_changes
+
     def _remember(self) -> None:
+        if self.changes == self._remembered:
+            return
+        self._remembered = self.changes
         self.history.update((network, key, address) for (network, key), address in self.leases().items())
 
     def leases(self) -> dict[tuple[str, WireGuardKey], IPv4Address]:

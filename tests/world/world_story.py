@@ -12,8 +12,11 @@ from types import MappingProxyType
 from typing import Any
 
 from netctl.config import Loaded, load_document
+from netctl.model.addresses import Address
 from netctl.model.document import Document
-from netctl.model.hoststate import HostState
+from netctl.model.hoststate import HostState, WireGuardLink
+from netctl.model.keys import WireGuardKey
+from netctl.model.view import View
 from netctl.node.commit import Terms
 from netctl.plan import describe, diff
 from tests.world.world_clock import Clock, telling
@@ -52,6 +55,8 @@ class World:
         self.sites: list[Site] = []
         self.members: list[SimMember] = []
         self._dirty = True
+        self._looked_at: dict[str, tuple[View | None, WireGuardLink | None]] = {}
+        """By member: the view and the link whose addresses were checked last."""
         for number in range(self.chance.randint(3, 5)):
             self._add_member(number)
         names = [member.name for member in self.members]
@@ -341,13 +346,18 @@ class World:
         """In no view and on no host do two members have one address (the store refuses by itself)."""
         for member in self.members:
             view = member.agent.view if member.agent is not None else None
-            owners: dict[tuple[str, str], str] = {}
-            for (network, key), lease in (view.leases if view is not None else {}).items():
-                for address in lease.addresses:
-                    owner = owners.setdefault((network, str(address)), key.short)
-                    assert owner == key.short, f"{member.name} sees {address} of {owner} and of {key.short}"
             link = member.engine.state.wireguard
-            if link is not None:
+            seen, had = self._looked_at.get(member.name, (None, None))
+            self._looked_at[member.name] = view, link
+            if view is not None and view is not seen:  # neither changes: it is replaced
+                owners: dict[tuple[str, Address], WireGuardKey] = {}
+                for (network, key), lease in view.leases.items():
+                    for address in lease.addresses:
+                        owner = owners.setdefault((network, address), key)
+                        assert owner == key, (
+                            f"{member.name} sees {address} of {owner.short} and of {key.short}"
+                        )
+            if link is not None and link is not had:
                 prefixes = [prefix for peer in link.peers.values() for prefix in peer.allowed_ips]
                 assert len(prefixes) == len(set(prefixes)), f"{member.name} routes one prefix to two peers"
 
