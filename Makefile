@@ -30,7 +30,7 @@ test: setup  ## run every tier of tests
 test-pure: venv  ## test pure functions and state machines: about a minute on two cores
 	@$(PYTEST) -n 2 --ignore=tests/netns --ignore=tests/kernel --ignore=tests/machines --ignore=tests/release --ignore=tests/world
 
-test-world: venv  ## run the tests in the simulated world (NETCTL_WORLD_SEEDS=200 is faster)
+test-world: venv  ## run the tests in the simulated world (NETCTL_WORLD_SEEDS=200 NETCTL_WORLD_CLUSTER_SEEDS=100: faster)
 	@$(PYTEST) tests/world
 
 test-netns: setup  ## run the tests with real packets, in network namespaces

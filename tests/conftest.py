@@ -23,6 +23,7 @@ from tests.support import apart, bound
 ROOT = Path(__file__).parents[1]
 LONGEST = (
     "world/test_world.py",
+    "world/test_several.py",
     "netns/test_guards_real.py",
     "netns/test_fleet_real.py",
     "kernel/test_kernel_guest.py",
@@ -40,6 +41,9 @@ LONGEST = (
     "world/test_nat_pairs.py",
 )
 """The files that take longest, by a measured run: more than a hundred seconds each. Only the order counts."""
+TOLD = ("tests/world/test_world.py", "tests/world/test_several.py")
+"""Whose stories are told by as many processes as there are cores, at a low priority: one worker waits for them, one
+file after the other, and the other workers run meanwhile what waits for packets."""
 SLOW = ("tests/kernel/", "tests/machines/", "tests/release/", "tests/netns/", "tests/world/")
 """Whose files come next, in this order: a long file that begins last leaves the other cores idle at the end."""
 
@@ -70,11 +74,14 @@ def _measures_time(file: str) -> bool:
 
 
 class _EachFileInOneWorker(LoadScopeScheduling):  # type: ignore[misc]  # xdist says its types, but not that it does
-    """Each file to whichever worker is free; files with tests that must be alone are one, and the last."""
+    """Each file to whichever worker is free; files with tests that must be alone are one, and the last.
+
+    Those whose stories other processes tell are one, too, and the first.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "alone" if _measures_time(file) else file
+        return "alone" if _measures_time(file) else "told" if file in TOLD else file
 
     def _reschedule(self, node: WorkerController) -> None:
         """Give a worker its next file as late as possible: one that waits behind a long test is in no other's hands.

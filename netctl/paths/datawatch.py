@@ -22,6 +22,7 @@ after a handshake without an answer within KEEPALIVE_WAIT causes doubt, too.
 
 from __future__ import annotations
 
+import functools
 from enum import Enum
 
 from netctl.paths.constants import (
@@ -42,11 +43,14 @@ from netctl.paths.constants import (
 
 NO_DATA_CAME = frozenset({92, 148, 184, 240, 296})
 """Bytes of a response, an initiation, and two of them: receiving them does not prove that data passes."""
+UPKEEP_KNOWN = 1024
+"""Results of `is_upkeep` to keep: between most readings nothing came, or a keepalive."""
 NO_DATA = "answers probes, but WireGuard's packets do not arrive by it"
 NO_HANDSHAKES = "answers probes, but WireGuard's handshakes do not pass"
 PEER_SAYS = "the peer says that WireGuard's packets do not arrive by it"
 
 
+@functools.lru_cache(UPKEEP_KNOWN)
 def is_upkeep(came: int, went: int, asked: int = 0) -> bool:
     """Whether the bytes between two readings of the engine are no user's: keepalives, successful handshakes,
     echoes.

@@ -16,7 +16,7 @@ from operator import attrgetter
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from netctl.model.addresses import Address, parse_address
+from netctl.model.addresses import Address, address_text, parse_address
 from netctl.model.errors import RemoteError
 from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.view import Lease, View, ViewMember
@@ -45,7 +45,7 @@ def member_line(name: str, key: str) -> bytes:
 
 def lease_line(network: str, key: str, addresses: Iterable[Address]) -> bytes:
     """The line of a lease in the digest."""
-    return " ".join(("lease", network, key, *map(str, addresses))).encode() + b"\n"
+    return " ".join(("lease", network, key, *map(address_text, addresses))).encode() + b"\n"
 
 
 def digest_of(members: Iterable[bytes], leases: Iterable[bytes], document: str) -> str:
@@ -121,7 +121,9 @@ def pack_view(view: View) -> list[ViewChunk]:
     """The messages that carry a view, without its seal."""
     members = [MemberRow(view.members[key].name, str(key)) for key in sorted(view.members, key=_RAW)]
     leases = [
-        LeaseRow(network, str(key), [str(address) for address in view.leases[network, key].addresses])
+        LeaseRow(
+            network, str(key), [address_text(address) for address in view.leases[network, key].addresses]
+        )
         for network, key in sorted(view.leases, key=_network_and_raw)
     ]
     return make_chunks(members, leases, view.document)

@@ -9,8 +9,8 @@ import pytest
 from tests.support.seeds import tell
 from tests.world.world_cluster import Cluster, members_of, offered, text
 
-SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000")) // 8
-"""Each story has as many events as several of one host."""
+SEEDS = int(os.environ.get("NETCTL_WORLD_SEEDS", "2000"))
+"""A fiftieth of a second of one core each."""
 SEEDS_A_TEST = 125
 TURNS = 60
 

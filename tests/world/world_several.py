@@ -8,7 +8,7 @@ reorders, and is away.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -560,6 +560,11 @@ def tell(seed: int) -> Several:
         world.converge()
         world.settle()
     return world
+
+
+def watched(seeds: Iterable[int]) -> int:
+    """How many tunnels notice nothing in the steady stories of these seeds. Raises AssertionError."""
+    return sum(steady(seed).watched for seed in seeds)
 
 
 def calm(seed: int) -> Several:
