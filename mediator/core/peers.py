@@ -566,16 +566,18 @@ class Peers:
         """When `handle_timer` is due; None without a bus."""
         if not self.run:
             return None
-        times = [self._gather_due, self._beat_due, self._answer_due]
+        soonest = min(self._gather_due, self._beat_due, self._answer_due)
         for peer in self._peers.values():
-            times.append(peer.heard + (SILENT_S if peer.alive else FORGET_S))
-            if (due := peer.ask_due()) is not None:
-                times.append(due)
+            soonest = min(soonest, peer.heard + (SILENT_S if peer.alive else FORGET_S))
+            if peer.missing_since is not None and (due := peer.ask_due()) is not None:
+                soonest = min(soonest, due)
         for run, asked in self._asked_of.items():
             for questions, wait_s in asked.waits(works=self.can_answer(run)):
-                times += [question.asked + wait_s for question in islice(questions.values(), 1)]
-        times += [due for _, due in islice(self._handed.values(), 1)]
-        return min(times)
+                for question in islice(questions.values(), 1):
+                    soonest = min(soonest, question.asked + wait_s)
+        for _, due in islice(self._handed.values(), 1):
+            soonest = min(soonest, due)
+        return soonest
 
     def handle_timer(self, now: float) -> list[Event]:
         """Do what is due by now."""

@@ -51,6 +51,8 @@ class Discovery:
         self._hairpinned = False
         self._deadline: float | None = None
         self._gathered_at = float("-inf")
+        self._soonest: float | None = None
+        """When `handle_timer` is due: hosts are asked for it at each of their events."""
 
     def set_servers(self, servers: list[SocketAddress], now: float) -> None:
         """Replace the servers; the answers of servers that stay are kept."""
@@ -70,6 +72,7 @@ class Discovery:
             server.attempts = 0
             server.due = now
         self._deadline = now + STUN_GATHER if self._servers else None
+        self._plan()
 
     def ready(self, now: float) -> bool:
         """Whether the gathering has ended: all awaited servers have answered, or the time is over."""
@@ -141,6 +144,7 @@ class Discovery:
             self._waits_for(other) for other in self._servers if other.is_ipv6 == source.is_ipv6
         ):
             self._deadline = min(self._deadline, now + FAMILY_LEAD)
+        self._plan()
         return self.mapped() != before
 
     def _waits_for(self, address: SocketAddress) -> bool:
@@ -153,11 +157,11 @@ class Discovery:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        soonest = self._deadline
-        for server in self._servers.values():
-            if server.due is not None and (soonest is None or server.due < soonest):
-                soonest = server.due
-        return soonest
+        return self._soonest
+
+    def _plan(self) -> None:
+        times = [server.due for server in self._servers.values() if server.due is not None]
+        self._soonest = min([*times, self._deadline] if self._deadline is not None else times, default=None)
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
         """The requests that are due. After a whole gathering without answer, a server's earlier answer is dropped."""
@@ -166,6 +170,8 @@ class Discovery:
             self._deadline = None
         if self._deadline is None and self._hairpin is None:
             effects += self._ask_ourselves(now)
+        if self._soonest is None or now < self._soonest:
+            return effects
         for address, server in self._servers.items():
             if server.due is None or now < server.due:
                 continue
@@ -184,6 +190,7 @@ class Discovery:
             wait = STUN_RETRY[server.attempts] if server.attempts < len(STUN_RETRY) else STUN_REFRESH / 5
             server.due = now + wait
             server.attempts += 1
+        self._plan()
         return effects
 
     def _ask_ourselves(self, now: float) -> list[SendDatagram]:

@@ -97,6 +97,8 @@ class Outside:
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
         soonest = self.discovery.next_timer()
+        if self._sampler.batch is None and self._filter.batch is None:
+            return soonest
         for at in (self._sampler.next_timer(), self._filter.next_timer()):
             if at is not None and (soonest is None or at < soonest):
                 soonest = at
@@ -104,8 +106,11 @@ class Outside:
 
     def handle_timer(self, now: float) -> list[Effect]:
         """The requests that are due."""
-        effects: list[Effect] = [*self.discovery.handle_timer(now), *self._sampler.handle_timer(now)]
-        effects += self._filter.handle_timer(now)
+        effects: list[Effect] = [*self.discovery.handle_timer(now)]
+        if self._sampler.batch is not None:
+            effects += self._sampler.handle_timer(now)
+        if self._filter.batch is not None:
+            effects += self._filter.handle_timer(now)
         answers, ready = self.discovery.answers(ipv6=False), self.discovery.ready(now)
         outside = next((seen.host for seen in answers.values() if seen), None)
         if self._asked and ready and outside is not None:

@@ -531,7 +531,9 @@ class Pair:
     def _ask_sizes(self, now: float) -> list[Effect]:
         """Send the padded pings that are due, and report a changed limit."""
         route = self.selected
-        effects: list[Effect] = [*self._relayed.ask(now)] if route is None else []
+        effects: list[Effect] = []
+        if route is None and self._relayed.due is not None:
+            effects += self._relayed.ask(now)
         for size in self._mtu.sizes(now):
             if route is None:
                 transaction, sent = self._relayed.padded(size, now)

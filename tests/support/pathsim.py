@@ -404,8 +404,11 @@ class World:
     def run(self, seconds: float) -> None:
         end = self.now + seconds
         while True:
-            timers = [(due, host) for host in self.hosts if (due := host.manager.next_timer()) is not None]
-            due, host = min(timers, key=lambda timer: timer[0], default=(end, None))
+            due, host = end, None
+            for one in self.hosts:
+                at = one.manager.next_timer()
+                if at is not None and at < due:
+                    due, host = at, one
             event = self._queue[0][0] if self._queue else end
             if min(due, event) >= end:
                 self.now = end

@@ -79,6 +79,8 @@ class Internet:
         self.stations: list[Station] = []
         self.cuts: set[frozenset[str]] = set()
         """Pairs of sites between which nothing passes."""
+        self._sites: dict[str, Site] = {}
+        """Those that something was sent to, by their address."""
 
     def cut(self, one: Site, other: Site) -> bool:
         """Whether nothing passes between two sites."""
@@ -92,7 +94,8 @@ class Internet:
         """One datagram."""
         if not sender.powered or self.chance.random() < self.loss:
             return
-        source = SocketAddress(sender.address.host, port)
+        own = sender.address
+        source = own if port == own.port else SocketAddress(own.host, port)
         if sender.site.nat:
             for station in self.stations:
                 if station.site is sender.site and station.address.host == destination.host:
@@ -107,7 +110,12 @@ class Internet:
         self.clock.after(self.delay(sender.site, site), lambda: self._enter(site, data, outer, destination))
 
     def _site(self, host: str) -> Site | None:
-        return next((s.site for s in self.stations if s.site.public == host), None)
+        site = self._sites.get(host)
+        if site is None:
+            site = next((s.site for s in self.stations if s.site.public == host), None)
+            if site is not None:
+                self._sites[host] = site
+        return site
 
     def _enter(self, site: Site, data: bytes, source: SocketAddress, destination: SocketAddress) -> None:
         inner = site.inbound(source, destination.port) if site.nat else destination
