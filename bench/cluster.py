@@ -4,7 +4,8 @@ All parts in one run on one disk; `--only PART …` runs some of them:
 
 - `stores`: leases granted per second, single (one asked after another, and by 40 askers at once) and in the batches of
   100 that a new document requests, and admissions by invite per second; beside them a bare table in that PostgreSQL.
-- `logins`: logins per second of the mediators' processor time and memory a member, of one with SQLite, and of two.
+- `logins`: logins per second of the mediators' processor time and memory a member, of one with SQLite, and of two;
+  with `--apart` also of two that know nothing of each other: what two processes on these cores cost by themselves.
 - `presence`: how long a member's log-out and login take to the members at the other mediator that see it.
 - `failover`: one of two mediators is killed; how long until its members are whole again at the other.
 - `relays`: how many simulated pairs are carried by the right relay of four.
@@ -303,6 +304,24 @@ async def alone(directory: Path, members: list[Member]) -> Cost:
         mediator.stop()
 
 
+async def apart(directory: Path, members: list[Member]) -> Cost:
+    """Two mediators with SQLite that know nothing of each other, half of the members at each.
+
+    What two cost more than one without any work for each other: both share the cores with the members, and each makes
+    the view of each network. They tell half as many members of each login.
+    """
+    two = [Mediator(directory / f"apart{n}", host) for n, host in enumerate(HOSTS)]
+    for mediator in two:
+        mediator.write(members, NETWORK)
+        mediator.start()
+    try:
+        return await logged_in(two, [members[n::2] for n in range(2)])
+    finally:
+        close(members)
+        for mediator in two:
+            mediator.stop()
+
+
 def start_two(directory: Path, server: Postgres, bus: str, members: list[Member]) -> list[Mediator]:
     """Two mediators with an identity each."""
     two = [Mediator(directory / f"two{n}", host) for n, host in enumerate(HOSTS)]
@@ -317,6 +336,12 @@ def start_two(directory: Path, server: Postgres, bus: str, members: list[Member]
         (mediator.directory / "networks.yaml").write_text(json.dumps(text))
         mediator.start("--cluster", "--store", dsn, *(("--bus", bus) if bus else ()))
     return two
+
+
+def forget_views(members: list[Member]) -> None:
+    """The next mediator has to send each of them its view."""
+    for member in members:
+        member.view = ""
 
 
 def peers_of(members: list[Member]) -> dict[int, list[Member]]:
@@ -399,12 +424,21 @@ async def failover(
     return sorted(back), max(watcher.heard[name][1] for watcher, name in told) - began
 
 
-async def mediators(directory: Path, server: Postgres, bus: str, count: int, parts: list[str]) -> None:
+async def mediators(
+    directory: Path, server: Postgres, bus: str, count: int, parts: list[str], *, control: bool
+) -> None:
     """Measure and print what needs processes and members."""
     members = make_members(count)
     one = await alone(directory, members) if "logins" in parts else None
-    for member in members:
-        member.view = ""
+    forget_views(members)
+    if one is not None and control:
+        strangers = await apart(directory, members)
+        forget_views(members)
+        print(
+            f"two that know nothing of each other {strangers.per_s:.0f} ({strangers.wall_s:.1f} s in all), ratio "
+            f"{strangers.per_s / one.per_s:.2f}; meanwhile {strangers.others}",
+            flush=True,
+        )
     two = start_two(directory, server, bus, members)
     halves = [members[n::2] for n in range(2)]
     elsewhere = {
@@ -486,6 +520,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--members", type=int, default=5000, help="members that log in (default 5000)")
     parser.add_argument("--placements", type=int, default=1000, help="simulated pairs (default 1000)")
+    parser.add_argument(
+        "--apart", action="store_true", help="log in at two mediators that know nothing of each other too"
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     arguments = parser.parse_args()
     parts: list[str] = arguments.only
@@ -504,7 +541,11 @@ def main() -> int:
                     stores(directory, server)
                 if set(parts) & {"logins", "presence", "failover"}:
                     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                        runner.run(mediators(directory, server, bus, arguments.members, parts))
+                        runner.run(
+                            mediators(
+                                directory, server, bus, arguments.members, parts, control=arguments.apart
+                            )
+                        )
     if "relays" in parts:
         relays(arguments.placements)
     return 0

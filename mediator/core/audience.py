@@ -13,11 +13,11 @@ its view does not have, and no answer shows whether such a member exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mediator.core.controlconnections import Connections, key_of
 from mediator.core.membership import Membership
-from mediator.core.viewcache import ViewCache
+from mediator.core.viewcache import ViewCache, ViewClass
 from netctl.model.errors import RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.wire import control as w
@@ -84,6 +84,20 @@ class Audience:
         connection = self._connections[number]
         assert connection.member is not None
         return connection.minor < 1 or not self._is_large(connection.member)
+
+    def of_all(self, keys: Iterable[WireGuardKey]) -> Iterator[tuple[list[int], list[WireGuardKey]]]:
+        """Members that are not here, with the connections that are told that they came or went.
+
+        Those of one view class are together: each network is looked at once, however many of its members came.
+        """
+        classes: dict[ViewClass, list[WireGuardKey]] = {}
+        for key in keys:
+            if key in self._watchers:
+                yield self.of(key), [key]
+            else:
+                classes.setdefault(self._views.of(key), []).append(key)
+        for found in classes.values():
+            yield self.of(found[0]), found
 
     def of(self, key: WireGuardKey) -> list[int]:
         """The connections that are told that this member came or went, except its own."""

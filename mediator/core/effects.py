@@ -31,6 +31,14 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class News(Deliver):
+    """Members came or went: it may wait for more of it, so that one write carries all."""
+
+    elsewhere: bool = False
+    """Whether they are at other mediators, which have gathered their news already."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """Send the error and close the connection."""
 
@@ -121,6 +129,7 @@ __all__ = [
     "Left",
     "LoggedIn",
     "LookFirst",
+    "News",
     "Publish",
     "Redeem",
     "Rekey",

@@ -38,6 +38,7 @@ from mediator.core.effects import (
     Effect,
     Left,
     LoggedIn,
+    News,
     Publish,
     Say,
     Send,
@@ -407,13 +408,18 @@ class Hub:
 
     def _across(self, events: Iterable[p.Event], now: float) -> list[Effect]:
         effects: list[Effect] = []
+        seen: dict[WireGuardKey, bool] = {}
         for event in events:
+            if isinstance(event, p.Seen):
+                if event.key not in self._online:
+                    seen[event.key] = event.online
+                continue
+            if seen:  # in the order of events
+                effects += self._seen(seen)
+                seen = {}
             match event:
                 case Publish() | StoreMoved():
                     effects.append(event)
-                case p.Seen(key, online):
-                    if key not in self._online:
-                        effects += self._presence(key, online=online)
                 case p.Superseded(key):
                     effects += self._logins.superseded(key)
                 case p.Asked():
@@ -422,6 +428,19 @@ class Hub:
                     effects += self._logins.answered(event, now)
                 case p.Carried():
                     effects += self._carried(event)
+        return effects + self._seen(seen)
+
+    def _seen(self, seen: Mapping[WireGuardKey, bool]) -> list[Effect]:
+        """Members came or went at other mediators: the members here that see them are told, each once."""
+        effects: list[Effect] = []
+        by_key = self._membership.by_key
+        for connections, keys in self._audience.of_all(key for key in seen if key in by_key):
+            if connections:
+                told = tuple(w.encode(w.Presence(str(key), seen[key])) for key in keys)
+                effects.append(News(tuple(connections), told, elsewhere=True))
+        for key, online in seen.items():
+            if not online:
+                self._introducer.forget(key)
         return effects
 
     def _carried(self, event: p.Carried) -> list[Effect]:
@@ -703,7 +722,7 @@ class Hub:
         if member is not None:
             connections = tuple(self._audience.of(key))
             if connections:
-                effects.append(Deliver(connections, (w.encode(w.Presence(str(key), online)),)))
+                effects.append(News(connections, (w.encode(w.Presence(str(key), online)),)))
         if not online:
             self._introducer.forget(key)
         return effects
@@ -718,7 +737,8 @@ class Hub:
         if message.all:
             effects += self._show_to({key: connection})  # a seal is for the present view alone
             view_class = self._view_cache.of(key)
-            effects.append(Deliver((connection,), (self._view_cache.sealed(view_class, self._anywhere),)))
+            sealed = self._view_cache.sealed(view_class, self._flags(view_class.keys))
+            effects.append(Deliver((connection,), (sealed,)))
         return effects
 
     def view(self, key: WireGuardKey) -> View:
@@ -738,7 +758,14 @@ class Hub:
         told = self._audience.told_at_login(connections[0])
         for connection in connections if told else ():
             self._audience.shown_all(connection)
-        return self._view_cache.sealed(view_class, self._anywhere if told else None)
+        return self._view_cache.sealed(view_class, self._flags(view_class.keys) if told else None)
+
+    def _flags(self, keys: Iterable[WireGuardKey]) -> Iterable[bool]:
+        """Whether each of these members is logged in anywhere. Each login asks for all members of its view."""
+        here, elsewhere = self._online, self._peers.here
+        if not elsewhere:
+            return map(here.__contains__, keys)
+        return [key in here or key in elsewhere for key in keys]
 
     def _hang(self) -> None:
         self._revision += 1

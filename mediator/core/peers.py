@@ -31,8 +31,13 @@ from netctl.model.keys import WireGuardKey
 BEAT_S = 1.0
 SILENT_S = 3.0
 """Three missing beats."""
-GATHER_S = 0.05
-"""Delay of presence, to send more of it in one message; news for members has the same delay."""
+GATHER_S = 0.1
+"""Shortest interval of messages with presence. The first change after a rest is sent at once."""
+ANSWER_AFTER_S = GATHER_S / 2
+"""Whoever hears presence, and gathers some, sends it at once if the last was sent so long ago. So all mediators send at
+the same time, and a member hears of members here and elsewhere by one write. Without this limit two busy mediators
+would answer each other without end.
+"""
 REORDER_S = 0.2
 """A message may arrive after a later one. After this time a missing message counts as lost."""
 ASK_AGAIN_S = 1.0
@@ -252,6 +257,8 @@ class Peers:
         self._local: dict[WireGuardKey, int] = {}
         self._pending: dict[WireGuardKey, tuple[int, bool]] = {}
         self._gather_due = float("inf")
+        self._gathered = float("-inf")
+        """When presence was last sent."""
         self._beat_due = float("inf")
         self._answer_due = float("inf")
         self._answered = float("-inf")
@@ -329,7 +336,7 @@ class Peers:
 
     def _tell(self, key: WireGuardKey, epoch: int, *, here: bool) -> None:
         if not self._pending:
-            self._gather_due = self._now + GATHER_S
+            self._gather_due = max(self._now, self._gathered + GATHER_S)
             self.sooner += 1
         self._pending[key] = epoch, here
 
@@ -434,7 +441,9 @@ class Peers:
             case b.Changed():
                 return self._moved(peer, message.state)
             case b.Presence():
-                return self._changed(peer, peer.apply(message.rows))
+                events = self._changed(peer, peer.apply(message.rows))
+                answers = bool(self._pending) and now >= self._gathered + ANSWER_AFTER_S
+                return [*events, *self._flush()] if answers else events
             case b.Leaving():
                 peer.leaving = True
                 return self._settle_logins(now)
@@ -631,6 +640,8 @@ class Peers:
         rows = [(key, epoch, here) for key, (epoch, here) in self._pending.items()]
         self._pending.clear()
         self._gather_due = float("inf")
+        if rows:
+            self._gathered = self._now
         return [
             Publish(b.Presence(self.run, self._count(), b.pack(rows[at : at + b.MAX_ROWS])))
             for at in range(0, len(rows), b.MAX_ROWS)

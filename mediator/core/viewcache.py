@@ -27,6 +27,8 @@ COMPRESS_ABOVE = 1_000
 """Bytes of a message. A shorter one is sent in one packet anyway."""
 MAX_PAST_ROWS = 1 << 18
 """Rows of all past views: at 8 bytes each, 2 MB. That is thirteen views of 10,000 members with a lease each."""
+MAX_LATELY = 1 << 20
+"""Bytes of whole views that were made for one member and are kept for the second: hundreds of small networks."""
 AddressesOf = Callable[[str, str, WireGuardKey], tuple[Address, ...]]
 """Gives a member's addresses in a network, from network name, member name and key."""
 
@@ -166,6 +168,9 @@ class ViewCache:
         self._past: OrderedDict[str, PastView] = OrderedDict()
         """By digest, the newest last."""
         self._past_rows = 0
+        self._lately: OrderedDict[ViewClass, tuple[bytes, ...]] = OrderedDict()
+        """Frames that were made for one member alone, the newest last: the next of a network mostly comes soon."""
+        self._lately_bytes = 0
         self._left: dict[WireGuardKey, str] = {}
         """The digest of the view that a member was shown when it logged out."""
 
@@ -183,6 +188,8 @@ class ViewCache:
         self._membership, self._guests, self._generation = membership, guests, generation
         self._classes.clear()
         self._of.clear()
+        self._lately.clear()
+        self._lately_bytes = 0
         document = membership.document
         before = self._rows
         by_key = sorted(membership.by_key.items(), key=lambda item: item[0].raw)
@@ -300,6 +307,12 @@ class ViewCache:
             frames = tuple(w.compressed(one) if len(one) > COMPRESS_ABOVE else one for one in plain)
             view_class.frames[minor] = frames
             return frames
+        if minor == 1 and (lately := self._lately.get(view_class)) is not None:
+            if shared:
+                del self._lately[view_class]
+                self._lately_bytes -= sum(map(len, lately))
+                view_class.frames[minor] = lately
+            return lately
         document, prefixes = view_class.document, view_class.rows.prefixes
         parts: Sequence[w.Message] = (
             make_rows(view_class.row_members(), prefixes, document)
@@ -309,10 +322,17 @@ class ViewCache:
         frames = tuple(w.encode(part) for part in parts)
         if shared:
             view_class.frames[minor] = frames
+        elif minor == 1:
+            self._lately[view_class] = frames
+            self._lately_bytes += sum(map(len, frames))
+            while self._lately_bytes > MAX_LATELY:
+                self._lately_bytes -= sum(map(len, self._lately.popitem(last=False)[1]))
         return frames
 
-    def sealed(self, view_class: ViewClass, online: Container[WireGuardKey] | None) -> bytes:
-        """The seal of a view, with the present presence; None: without, the same bytes for all of the class."""
+    def sealed(self, view_class: ViewClass, online: Iterable[bool] | None) -> bytes:
+        """The seal of a view, with the present presence of each of its keys; None: without, the same bytes for all of
+        the class.
+        """
         sealed = view_class.seals.get(self._generation)
         if sealed is None:
             sealed = v.seal(self._generation, view_class.digest, "", self._identity, self._sign)
@@ -321,7 +341,7 @@ class ViewCache:
             view_class.bare_seal = w.encode(sealed)
         if online is None:
             return view_class.bare_seal
-        bits = v.online_bits(key in online for key in view_class.keys)
+        bits = v.online_bits(online)
         return w.encode(
             w.Sealed(sealed.generation, sealed.digest, sealed.identity, sealed.signature, online=bits)
         )

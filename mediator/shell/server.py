@@ -22,8 +22,10 @@ from mediator.core import hub as h
 from mediator.core import relayregistry as rr
 from mediator.core.acceptance import other_ports
 from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
+from mediator.core.busmessages import Presence
 from mediator.core.generations import RESERVE, first_generation
 from mediator.core.membershipservice import STORE_AWAY, MembershipService, Offered
+from mediator.core.peers import GATHER_S as PRESENCE_S
 from mediator.core.transactions import Job
 from mediator.shell.admin import AdminServer
 from mediator.shell.bus.buslink import BusLink
@@ -67,6 +69,10 @@ SLOW_STORE_S = 1.0
 GATHER_S = 0.05
 """Delay of news for many members, to gather more: well below what a person notices."""
 GATHER_AT_MOST_S = 0.25
+ANSWERS_S = 0.01
+"""Delay of news after a message with presence was sent or received over the bus: all mediators send theirs at the same
+time, so what the others have to say comes within this time.
+"""
 GATHER_PART = 3
 """Delay of the next flush, in durations of the last one, so that sending takes at most a quarter of the time: when five
 thousand members reconnect at once, single messages about each would leave no time for their logins.
@@ -707,14 +713,28 @@ class Server:
             if target is not None:
                 target.gather(payloads)
                 target.flush()
-            return
+        else:
+            self._gather(numbers, payloads, GATHER_S)
+
+    def _gather(self, numbers: tuple[int, ...], payloads: tuple[bytes, ...], wait_s: float) -> None:
+        """Send payloads to members together with what else comes within this time."""
         for number in numbers:
             target = self._connections.get(number)
             if target is not None and target.gather(payloads):
                 self._gathering.append(target)
-        if self._gathering and self._flush_due is None:
-            wait = min(max(GATHER_S, GATHER_PART * self._flush_took_s), GATHER_AT_MOST_S)
-            self._flush_due = asyncio.get_running_loop().call_later(wait, self._flush)
+        self._flush_within(wait_s)
+
+    def _flush_within(self, wait_s: float) -> None:
+        """Send what is gathered after this time, or sooner if that was said before; later if sending takes long."""
+        if not self._gathering:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + min(max(wait_s, GATHER_PART * self._flush_took_s), GATHER_AT_MOST_S)
+        if self._flush_due is not None:
+            if self._flush_due.when() <= due:
+                return
+            self._flush_due.cancel()
+        self._flush_due = loop.call_at(due, self._flush)
 
     def _flush(self) -> None:
         began = time.thread_time()  # without the time of other processes
@@ -769,6 +789,10 @@ class Server:
                         target.gather((encode(message),))
                     elif target is not None:
                         target.send(encode(message))
+                case fx.News(numbers, payloads, elsewhere) if self._link is not None:
+                    if self._meters is not None:
+                        self._meters.told(len(numbers))
+                    self._gather(numbers, payloads, ANSWERS_S if elsewhere else PRESENCE_S + ANSWERS_S)
                 case fx.Deliver(numbers, payloads):
                     if self._meters is not None:
                         self._meters.told(len(numbers))
@@ -800,6 +824,8 @@ class Server:
                 case fx.Publish(message):
                     if self._link is not None:
                         self._link.publish(message)
+                        if isinstance(message, Presence):
+                            self._flush_within(ANSWERS_S)
                 case fx.StoreMoved(state):
                     self.store_moved(state)
                 case fx.Challenge(number):

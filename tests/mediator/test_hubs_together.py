@@ -47,6 +47,7 @@ class Mediator:
         self.sent: dict[int, list[w.Message]] = {}
         self.dropped: dict[int, str] = {}
         self.moved: list[int] = []
+        self.news: list[fx.News] = []
         self.sooner, self.due = -1, 0.0
         self.perform(self.hub.load(document(), document().mediators[0], 0))
 
@@ -66,6 +67,7 @@ class Mediator:
             match pending.pop(0):
                 case fx.Send() | fx.Deliver() as told:
                     note_sent(self.sent, told)
+                    self.news += [told] if isinstance(told, fx.News) else []
                 case fx.Drop(number, error):
                     self.dropped[number] = error.code
                     self.world.dropped(self, number)
@@ -182,6 +184,19 @@ def test_members_at_two_mediators_see_each_other_come_and_go() -> None:
     assert online(two, 1, "ann") == [False]
     assert online(two, 2, "ann") == [False]
     assert not two.hub.is_online(key("ann"))
+
+
+def test_members_of_one_network_that_came_elsewhere_are_told_together() -> None:
+    world, one, two = pair()
+    one.login(1, "ann")
+    world.pass_time(0.5)
+    two.login(1, "bob")
+    world.pass_time(0.02)
+    two.login(2, "cid")
+    two.lose(1)
+    world.pass_time(0.5)
+    assert [(len(told.payloads), told.elsewhere) for told in one.news] == [(1, True), (2, True)]
+    assert (online(one, 1, "bob"), online(one, 1, "cid")) == ([True, False], [True])
 
 
 def test_nobody_hears_of_a_member_that_it_may_not_see() -> None:

@@ -91,6 +91,59 @@ def test_presence_crosses_within_a_gathering_and_names_the_run() -> None:
     assert world.seen(2) == [(key(7), True), (key(7), False)]
 
 
+def presence_sent(world: Cluster, number: int) -> int:
+    return sum(isinstance(m, b.Presence) and m.run == run(number) for m in world.bus.published)
+
+
+def test_the_first_change_after_a_rest_is_sent_at_once_and_the_next_ones_together() -> None:
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    one.came(key(1), one.next_epoch(0))
+    world.pass_time(0.02)
+    assert (presence_sent(world, 1), set(two.here)) == (1, {key(1)})
+    for number in (2, 3):
+        one.came(key(number), one.next_epoch(0))
+        world.pass_time(0.02)
+    assert presence_sent(world, 1) == 1
+    world.pass_time(p.GATHER_S)
+    assert (presence_sent(world, 1), set(two.here)) == (2, {key(1), key(2), key(3)})
+
+
+def test_who_hears_presence_sends_at_once_what_it_has_gathered_itself() -> None:
+    """So members hear of members here and elsewhere at the same moment."""
+    world = Cluster()
+    one, two = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    two.came(key(20), two.next_epoch(0))
+    world.pass_time(p.ANSWER_AFTER_S + 0.01)
+    two.came(key(21), two.next_epoch(0))
+    assert presence_sent(world, 2) == 1, "the next one waits"
+    one.came(key(10), one.next_epoch(0))
+    world.pass_time(2.5 * world.bus.delay_s)
+    assert presence_sent(world, 2) == 2
+    assert key(21) in one.here
+    assert p.ANSWER_AFTER_S + 0.01 + 2.5 * world.bus.delay_s < p.GATHER_S, "its own time was not up"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_busy_mediators_do_not_answer_each_other_without_end(seed: int) -> None:
+    chance, world = random.Random(seed), Cluster()
+    world.bus.delay_s = chance.choice((0.0, 0.001, 0.03))
+    peers = [world.add(number) for number in (1, 2, 3)]
+    world.pass_time(1.5)
+    before, began, logins = len(world.bus.published), world.now, 0
+    while world.now < began + 2:
+        one = chance.choice(peers)
+        one.came(key(logins), one.next_epoch(0))
+        logins += 1
+        world.pass_time(0.002)
+    sent = sum(isinstance(message, b.Presence) for message in world.bus.published[before:])
+    assert sent <= len(peers) * 2 / p.ANSWER_AFTER_S + len(peers), f"seed {seed}"
+    world.pass_time(p.GATHER_S + world.bus.delay_s)
+    assert sum(len(one.here) for one in peers) == 2 * logins, f"seed {seed}"
+
+
 def test_many_at_once_are_few_messages_below_the_limit_of_a_notify() -> None:
     world = Cluster()
     one, two = world.add(1), world.add(2)

@@ -123,6 +123,18 @@ def test_a_shared_view_is_compressed_once_for_all_and_takes_14_bytes_more_for_ea
     assert sum(map(len, sent[1])) < 5_000 * (32 + 14)
 
 
+def test_the_second_member_of_a_view_is_sent_what_was_made_for_the_first_and_no_more_of_that_is_kept() -> (
+    None
+):
+    cache = ViewCache(PIN, MEDIATOR.sign)
+    keys = crowd(cache, 40)
+    first = cache.whole(cache.of(keys[0]), 1)
+    assert cache.whole(cache.of(keys[0]), 1) is first, "a member that asks again"
+    assert cache.of(keys[0]).frames == {}
+    assert cache.whole(cache.of(keys[1]), 1) is first
+    assert cache.of(keys[0]).frames == {1: first}
+
+
 def test_a_view_of_one_member_alone_and_a_short_one_are_sent_as_they_are() -> None:
     cache = ViewCache(PIN, MEDIATOR.sign)
     keys = crowd(cache, 200)
