@@ -69,7 +69,8 @@ class Networkd(Managed):
 
     def start_networkd(self) -> None:
         """Start it anew; afterwards it has configured its link."""
-        self.start([NETWORKD], self.configured)
+        # networkd looks itself up in /proc, and is not among the host's processes (`Host.start`).
+        self.start(["unshare", "--mount-proc", NETWORKD], self.configured)
 
     def configured(self) -> bool:
         return self.has_its_address() and '"configured"' in self.said("AdministrativeState")
