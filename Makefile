@@ -85,7 +85,7 @@ release: setup  ## build sdist, wheels, packages, images, SBOM, provenance and S
 	@scripts/lock --tool
 	@$(BIN)/python packaging/release.py $(RELEASE)
 
-test-image: setup  ## build the container images, and run a mediator and two members in them (minutes)
+test-image: setup  ## build the container images, run a mediator and two members in them, and the compose files by podman-compose and by Docker (minutes)
 	@scripts/setup image
 	@scripts/lock --tool
 	@$(PYTEST) -m images tests/machines/test_image.py

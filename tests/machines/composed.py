@@ -1,6 +1,6 @@
-"""What `test_image.py` runs in namespaces of its own: examples/compose.yaml, by podman-compose, step by step.
+"""What `test_image.py` runs in namespaces of its own: examples/compose.yaml, by podman-compose or by Docker's.
 
-The steps are those in the file's own comment. The application is one that needs no image from anywhere.
+The steps, one by one, are those in the file's own comment. The application is one that needs no image from anywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.machines.composing import Compose, network
+from tests.machines.composing import Compose, docker_compose, network, podman_compose
+from tests.machines.engine import engine, load
 from tests.machines.images import wait_for
 
 EXAMPLE = Path(__file__).parents[2] / "examples/compose.yaml"
@@ -27,12 +28,25 @@ services:
 CALL = "import urllib.request as u; print(u.urlopen('http://app.home.netctl', timeout=20).status)"
 
 
-def main(store: Path, place: Path) -> None:
-    """The steps, and the application's answer at the member's name."""
+def main(store: Path, place: Path, root: Path | None = None) -> None:
+    """With a third argument by Docker's Compose: the root file system of its engine."""
     network(place, SERVER)
     (place / "compose.yaml").write_text(EXAMPLE.read_text())
     (place / "app.yaml").write_text(APP)
-    compose = Compose(place, store, "lan", "compose.yaml", "app.yaml")
+    files = ("compose.yaml", "app.yaml")
+    if root is None:
+        steps(podman_compose(place, store, "lan", *files), place)
+    else:
+        work = place.with_name("engine")
+        work.mkdir()
+        with engine(root, work, place) as docker:
+            load(docker, store, place, "netctl-mediator", "netctl-member")
+            steps(docker_compose(place, docker, *files), place)
+    print("ok: compose")
+
+
+def steps(compose: Compose, place: Path) -> None:
+    """The steps, and the application's answer at the member's name."""
     compose("run", "--rm", "mediator", "setup", SERVER)
     assert (place / "netctl/networks.yaml").exists()
     compose("up", "-d", "mediator", "relay")
@@ -59,9 +73,8 @@ def main(store: Path, place: Path) -> None:
         lambda: '"connected"' in compose.inside("member", "netctl", "status", "-o", "json"),
     )
     compose("down", "-v", check=False)
-    print("ok: compose")
 
 
 if __name__ == "__main__":
     os.environ["CONTAINERS_CONF"] = str(Path(sys.argv[2]) / "containers.conf")
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

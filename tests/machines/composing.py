@@ -1,10 +1,12 @@
-"""podman-compose for the scripts that `test_image.py` runs in namespaces of their own."""
+"""Compose for the scripts that `test_image.py` runs in namespaces of their own: podman-compose, and Docker's."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.machines.engine import Engine
 from tests.machines.images import DEADLINE_S, sh
 
 WRAPPER = """#!/usr/bin/python3
@@ -42,20 +44,16 @@ def network(place: Path, *addresses: str) -> None:
 
 
 class Compose:
-    """podman-compose with these files of a directory."""
+    """Compose with files of a directory. `command`: what stands before its own words."""
 
-    def __init__(self, place: Path, store: Path, project: str, *files: str) -> None:
+    def __init__(self, place: Path, command: Sequence[str]) -> None:
         self._place = place
-        podman = place / "podman"
-        podman.write_text(WRAPPER.format(store=store, run=store.with_name("run")))
-        podman.chmod(0o755)
-        options = [word for file in files for word in ("-f", file)]
-        self._base = ("podman-compose", "-p", project, "--podman-path", str(podman), *options)
+        self._command = tuple(command)
 
     def attempt(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command, and what it printed."""
         return subprocess.run(
-            [*self._base, *words], cwd=self._place, capture_output=True, text=True, timeout=DEADLINE_S
+            [*self._command, *words], cwd=self._place, capture_output=True, text=True, timeout=DEADLINE_S
         )
 
     def __call__(self, *words: str, check: bool = True) -> str:
@@ -67,3 +65,18 @@ class Compose:
     def inside(self, service: str, *words: str) -> str:
         """What a command in a service prints, which may fail."""
         return self("exec", "-T", service, *words, check=False)
+
+
+def podman_compose(place: Path, store: Path, project: str, *files: str) -> Compose:
+    """podman-compose with these files of a directory."""
+    podman = place / "podman"
+    podman.write_text(WRAPPER.format(store=store, run=store.with_name("run")))
+    podman.chmod(0o755)
+    options = [word for file in files for word in ("-f", file)]
+    return Compose(place, ("podman-compose", "-p", project, "--podman-path", str(podman), *options))
+
+
+def docker_compose(place: Path, engine: Engine, *files: str) -> Compose:
+    """Docker's Compose with these files of a directory, which the engine sees."""
+    options = [word for file in files for word in ("-f", str(place / file))]
+    return Compose(place, (*engine.docker, "compose", "--progress", "plain", *options))

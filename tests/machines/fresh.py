@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.machines.rootfs import (
     DISTRIBUTIONS,
     FRESH,
+    OVER,
+    PIVOT,
     ROOT,
     CannotBeHad,
     Distribution,
@@ -38,18 +40,9 @@ WAY_OUT = "slirp4netns"
 RESOLVER = "10.0.2.3"
 """Where slirp4netns answers for DNS, as this machine's resolver does."""
 
-# A pivot and no chroot: nsenter(1) into a mount namespace leaves a chroot, and would find this machine's processes, and
-# their network, under the numbers of the container's.
-_RUN = """
+_RUN = f"""
 set -e
-root=$2/root
-mkdir "$2/upper" "$2/work" "$root"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$root"
-mount -t proc proc "$root/proc"
-mount -t sysfs sys "$root/sys"
-mount -t tmpfs -o mode=755 tmpfs "$root/run"
-mount -t tmpfs tmpfs "$root/tmp"
-mount --rbind /dev "$root/dev"
+{OVER}
 mkdir -p "$root/mnt/settings" "$root/mnt/source"
 mount --bind "$3" "$root/mnt/settings"
 mount --bind -o ro "$4" "$root/mnt/source"
@@ -58,12 +51,7 @@ echo "nameserver $RESOLVER" > "$root/etc/resolv.conf"
 cat /etc/hosts > "$root/etc/hosts"
 echo fresh > "$root/etc/hostname"
 shift 4
-cd "$root"
-mkdir -p mnt/machine
-pivot_root . mnt/machine
-cd /
-umount --lazy /mnt/machine
-rmdir /mnt/machine
+{PIVOT}
 exec env -i "$@"
 """
 _GUARD = "nsenter --target 1 --mount test -e /mnt/settings/apt.conf"

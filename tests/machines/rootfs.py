@@ -32,6 +32,28 @@ PLATFORMS = (
     *("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_27_x86_64"),
     *("manylinux_2_17_x86_64", "manylinux2014_x86_64"),
 )
+# For `set -e` in a mount namespace of its own, without propagation: $1 is a root file system, which stays as it is, and
+# $2 a directory for what is written to it.
+OVER = """
+root=$2/root
+mkdir "$2/upper" "$2/work" "$root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs sys "$root/sys"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mount -t tmpfs tmpfs "$root/tmp"
+mount --rbind /dev "$root/dev"
+"""
+# A pivot and no chroot: nsenter(1) into a mount namespace leaves a chroot, and would find this machine's processes, and
+# their network, under the numbers of the container's.
+PIVOT = """
+cd "$root"
+mkdir -p mnt/machine
+pivot_root . mnt/machine
+cd /
+umount --lazy /mnt/machine
+rmdir /mnt/machine
+"""
 UBUNTU_KEYS = Path("usr/share/keyrings/ubuntu-archive-keyring.gpg")
 
 

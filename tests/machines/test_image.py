@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.machines.engine import PACKAGES
+from tests.machines.rootfs import DISTRIBUTIONS, CannotBeHad, base
+
 ROOT = Path(__file__).parents[2]
 NEEDS = ("mmdebstrap", "buildah", "podman", "unshare")
 MISSING = [name for name in NEEDS if shutil.which(name) is None]
@@ -80,12 +83,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pass
 
 
-def in_namespaces_of_its_own(script: str, store: Path, place: Path, first: str = "") -> str:
+def in_namespaces_of_its_own(script: str, store: Path, place: Path, *more: Path, first: str = "") -> str:
     """What one of the scripts beside this file prints. `first`: a directory that is looked into before all others."""
     apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     environment = {**os.environ, "CONTAINERS_CONF": str(place / "containers.conf")}
     environment["PATH"] = f"{first}:{environment['PATH']}"
-    command = [*apart, sys.executable, str(Path(__file__).with_name(script)), str(store), str(place)]
+    command = [*apart, sys.executable, str(Path(__file__).with_name(script))]
+    command += [str(argument) for argument in (store, place, *more)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -139,16 +143,17 @@ def test_the_example_for_compose(store: Path, compose: str, tmp_path: Path) -> N
     assert "ok: compose" in in_namespaces_of_its_own("composed.py", store, tmp_path, first=compose)
 
 
-@pytest.fixture
-def servers(store: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def servers(store: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In the store: PostgreSQL and NATS of Debian under the names of the images that the example wants."""
     buildah = ["buildah", "--root", str(store), "--runroot", str(store.with_name("run"))]
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-    (tmp_path / "entrypoint").write_text(FIRST_START)
+    context = tmp_path_factory.mktemp("servers")
+    (context / "entrypoint").write_text(FIRST_START)
     for (name, tag), text in SERVERS.items():
-        (tmp_path / "Containerfile").write_text(text)
+        (context / "Containerfile").write_text(text)
         build = [*buildah, "bud", "--quiet", "--format", "docker", "--tag", f"docker.io/library/{name}:{tag}"]
-        subprocess.run([*build, str(tmp_path)], check=True, timeout=600, env=environment)
+        subprocess.run([*build, str(context)], check=True, timeout=600, env=environment)
 
 
 @pytest.mark.usefixtures("servers")
@@ -157,3 +162,26 @@ def test_the_example_of_a_cluster(store: Path, compose: str, tmp_path: Path) -> 
     place.mkdir()
     said = in_namespaces_of_its_own("clustered.py", store, place, first=compose)
     assert "ok: the cluster" in said
+
+
+@pytest.fixture(scope="module")
+def docker() -> Path:
+    """A root file system with Docker's engine and Compose."""
+    try:
+        return base(DISTRIBUTIONS["debian13"], PACKAGES, "docker")
+    except CannotBeHad as error:
+        pytest.skip(str(error))
+
+
+def test_the_example_by_docker_compose(store: Path, docker: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    assert "ok: compose" in in_namespaces_of_its_own("composed.py", store, place, docker)
+
+
+@pytest.mark.usefixtures("servers")
+def test_the_example_of_a_cluster_by_docker_compose(store: Path, docker: Path, tmp_path: Path) -> None:
+    """Docker's own engine starts the parts in their order, and says who is healthy."""
+    place = tmp_path / "place"
+    place.mkdir()
+    assert "ok: the cluster" in in_namespaces_of_its_own("clustered.py", store, place, docker)

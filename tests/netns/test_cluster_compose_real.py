@@ -2,7 +2,7 @@
 
 No container engine is needed: a service is a host of the lab with the mounts, the user and the rights of the file.
 The images are stood in for by programs of this machine: PostgreSQL and NATS of its packages, netctl of this checkout.
-`make test-image` runs the file with the image itself, by podman-compose.
+`make test-image` runs the file with the image itself, by podman-compose and by Docker's engine and Compose.
 """
 
 from __future__ import annotations
@@ -238,9 +238,11 @@ def mounts(said: dict[str, Any], cluster: Cluster, user: int) -> list[str]:
         )
         target = target if target.startswith("/") else f"/run/secrets/{target}"
         lines += bind(cluster.place / cluster.file["secrets"][name]["file"], target, read_only=True)
-    for target in said.get("tmpfs", []):
+    for text in said.get("tmpfs", []):
+        target, _, options = text.partition(":")
         if target != "/tmp":  # it has this checkout; without one of its own, the service may write to none
-            lines += [f"mkdir -p {target}", f"mount -t tmpfs -o mode=1777 tmpfs {target}"]
+            # Without a mode it has that of the image's directory, which the image's maker may change.
+            lines += [f"mkdir -p {target}", f"mount -t tmpfs -o {options or 'mode=755'} tmpfs {target}"]
     assert said["read_only"] is True
     return [*lines, *(f"mount -o remount,bind,ro {place}" for place in ("/", "/etc", "/var/lib", "/run"))]
 
