@@ -5,6 +5,8 @@
 | the document names a relay for the app                    | that one; of two apps the one that stands first    |
 | the peer has told how far the relays are, and one that    | the nearest to the peer: wherever the app is, that |
 | knows the pairs is much nearer to it than the mediator's  | is hardly a detour                                 |
+| (one apart that has registered, or one beside another     |                                                    |
+| mediator of the store)                                    |                                                    |
 | any other                                                 | the one beside the mediator                        |
 
 The peer's agent is bound at all of them (`netctl.paths.relaychoice`), so an older configuration goes on working.
@@ -24,24 +26,25 @@ def relay_of_pair(
     peer: Member,
     distances: Mapping[str, int],
     registered: Container[str],
+    beside: Mapping[str, Mediator],
 ) -> Mediator | None:
     """The relay of a pair; None: the one beside the mediator.
 
-    `distances`: the peer's round trips to relays in milliseconds, by identity. `registered`: the relays that have been
-    told the pairs.
+    `distances`: the peer's round trips to relays in milliseconds, by name. `registered`: the relays apart that have
+    been told the pairs; `beside`: the mediators of the store by their relays' names.
     """
     if (host := named(document, app, peer)) is not None:
         return next((one for one in document.mediators if one.host == host and one.relay_only), None)
-    beside = distances.get(BESIDE)
+    own = distances.get(BESIDE)
     near = [
         (distances[name], one)
         for one in document.mediators
-        if one.relay_only and (name := str(one.identity[0])) in distances and name in registered
+        if (name := one.relay_name) in distances and name in (registered if one.relay_only else beside)
     ]
-    if peer.stock or beside is None or not near:
+    if peer.stock or own is None or not near:
         return None
     rtt_ms, best = min(near, key=lambda found: found[0])
-    return best if rtt_ms < OUT_OF_REACH_MS and much_better(rtt_ms, beside) else None
+    return best if rtt_ms < OUT_OF_REACH_MS and much_better(rtt_ms, own) else None
 
 
 def named(document: Document, app: Member, peer: Member) -> str | None:

@@ -79,6 +79,10 @@ class _Anywhere:
         return key in self._here or key in self._elsewhere
 
 
+def _in(ports: tuple[int, int], port: int) -> bool:
+    return ports[0] <= port <= ports[1]
+
+
 class Hub:
     """All state of a mediator that is not on disk.
 
@@ -117,6 +121,9 @@ class Hub:
         self._revision = 0
         self._shared = False
         """Whether several mediators use the store; its state's number is then the generation."""
+        self._bus = False
+        self._beside: Mapping[str, Mediator] = {}
+        """By name of the relay beside it: the document's mediators, this one too, if they work on one store."""
         self._current = True
         """Whether members see the store's newest known state."""
         self._membership = Membership()
@@ -156,9 +163,11 @@ class Hub:
         if port is None or self._mediator is None:
             return None
         told = self._distances.get(peer, {})
-        relay = relay_of_pair(self.document, members[app], members[peer], told, self.registered)
+        relay = relay_of_pair(self.document, members[app], members[peer], told, self.registered, self._beside)
         if relay is None:
             return self._mediator, port
+        if not relay.relay_only:  # its ports are the store's
+            return (relay, port) if _in(relay.relay_ports, port) else (self._mediator, port)
         shifted = port - self._relay_ports()[0] + relay.relay_ports[0]
         if shifted <= relay.relay_ports[1] and shifted not in self.unheld_apart(str(relay.identity[0])):
             return relay, shifted
@@ -171,6 +180,14 @@ class Hub:
     def first_relay_port(self) -> int:
         """The first of the ports that members and pairs have at the relay beside the mediator."""
         return self._relay_ports()[0]
+
+    @property
+    def spread(self) -> bool:
+        """Whether members may be logged in at any mediator of the document: a pair has the relays beside all of them.
+
+        False without a bus, because members at different mediators are not introduced then.
+        """
+        return self._bus and len(self._beside) > 1
 
     def relay_port(self, key: WireGuardKey) -> int | None:
         """A member's relay port, which also names its account at the relay."""
@@ -279,6 +296,8 @@ class Hub:
         self._count()
         self._hang()
         wanted = self._want(unix_s)
+        full = document.full_mediators() if self._shared else ()
+        self._beside = {one.relay_name: one for one in full}
         said = self._apart.load(document.relays(), mediator.relay_ports, document.circles)
         effects += [Say(text) for text in said]
         effects += [Say(item.message) for item in self.exhausted]
@@ -365,6 +384,7 @@ class Hub:
 
     def join_bus(self, run: bytes, name: str, now: float) -> None:
         """Other mediators work with the store, before anybody logs in. `run`: 16 fresh random bytes."""
+        self._bus = True
         self._peers.begin(run, name, now)
         self._anywhere = _Anywhere(self._online, self._peers.here)
 
@@ -605,6 +625,7 @@ class Hub:
             KEEPALIVE_S,
             self._store,
             w.MINOR_VERSION,
+            self.spread,
         )
         name = self._membership.by_key[key].name
         effects += [LoggedIn(connection, name), Send(connection, welcome)]
@@ -688,8 +709,12 @@ class Hub:
         assert self._mediator is not None
         until = unix_s + GRANT_TTL_S
         at_pair = is_app(self._membership.by_key[peer])
-        if not asked.relay:
-            if not usable(own, port, self.beside.unheld, at_pair=at_pair):
+        beside = self._beside.get(asked.relay)
+        if not asked.relay or beside is not None:
+            here = beside is None or beside == self._mediator
+            if here and not usable(own, port, self.beside.unheld, at_pair=at_pair):
+                return []
+            if beside is not None and not (_in(beside.relay_ports, own) and _in(beside.relay_ports, port)):
                 return []
             granted = grant(self._secret, own, port, until)
         elif at_pair and asked.relay not in self.registered:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mediator.core.relay_pairs import PairMember, PairPort, PairTable
+from mediator.core.relayload import RelayLoad
 from mediator.shell.credentials import RELAY_SECRET_FILE, SECRET_LEN, Identity, certificate, key_pem
 from mediator.shell.pairstore import PairSource
 from mediator.shell.stateroles import CERTIFICATE_FILE, refuse_apart
@@ -31,6 +32,7 @@ from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.portspans import checked, ports_in, spans
 from netctl.system.files import write_atomic
 from netctl.wire.relayframe import RELAY_SUBJECT
+from netctl.wire.stun import MAX_LOAD
 
 _LOG = logging.getLogger("mediator.relay")
 
@@ -52,7 +54,11 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class Holds(Protocol):
-    """A relay that knows which of its ports it could not bind."""
+    """A relay that knows which of its ports it could not bind, and who is bound at the others."""
+
+    @property
+    def table(self) -> Sized:
+        """The bindings."""
 
     @property
     def unheld(self) -> frozenset[int]:
@@ -255,44 +261,53 @@ class Handed:
 
 
 class UnheldFile:
-    """The relay's side: tells the mediator beside it which ports it could not bind, as no grant is of use there."""
+    """The relay's side: tells the mediator beside it which ports it could not bind, as no grant is of use there, and
+    how loaded it is, because the mediator answers STUN for it.
+    """
 
-    def __init__(self, directory: Path, relay: Holds) -> None:
-        self._path, self._relay = directory / UNHELD_FILE, relay
-        self._told: frozenset[int] | None = None
+    def __init__(self, directory: Path, relay: Holds, used_s: Callable[[], float] = time.thread_time) -> None:
+        """`used_s`: processor time of the relay's thread, seconds."""
+        self._path, self._relay, self._used_s = directory / UNHELD_FILE, relay, used_s
+        self._load = RelayLoad()
+        self._told: tuple[frozenset[int], int] | None = None
         self._trouble = _Trouble()
 
-    def look(self, _now: float) -> None:
-        """Write the ports if they have changed."""
-        ports = self._relay.unheld
-        if ports == self._told:
+    def look(self, now: float) -> None:
+        """Write ports and load if they have changed; `now`: monotonic seconds."""
+        self._load.look(now, self._used_s(), len(self._relay.table))
+        found = self._relay.unheld, self._load.step
+        if found == self._told:
             return
-        text = json.dumps({"ports": spans(ports)})
+        text = json.dumps({"ports": spans(found[0]), "load": found[1]})
         said = self._trouble.of(
             lambda: _write(self._path, text.encode()), f"{self._path} cannot be written for the mediator"
         )
         if said is not None:
             _LOG.warning(said)
-        self._told = ports
+        self._told = found
 
 
 class UnheldPorts:
-    """The mediator's side: which ports the relay beside it could not bind."""
+    """The mediator's side: which ports the relay beside it could not bind, and how loaded it is."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / UNHELD_FILE
         self._seen: tuple[int, int] | None = None
         self._ports: frozenset[int] = frozenset()
+        self.load = 0
+        """The step that the relay has told last, 0 to `MAX_LOAD`."""
 
     def look(self) -> frozenset[int]:
-        """The ports. A file that is damaged or missing names none."""
+        """The ports; `load` is up to date then. A file that is damaged or missing names no port and no load."""
         stamp = _stamp(self._path)
         if stamp != self._seen:
-            self._seen, self._ports = stamp, frozenset()
+            self._seen, self._ports, self.load = stamp, frozenset(), 0
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 with self._path.open("rb") as file:
-                    rows = json.loads(file.read(MAX_UNHELD_FILE))["ports"]
-                self._ports = ports_in(checked(rows))
+                    told = json.loads(file.read(MAX_UNHELD_FILE))
+                self._ports = ports_in(checked(told["ports"]))
+                load = told.get("load", 0)
+                self.load = load if isinstance(load, int) and 0 <= load <= MAX_LOAD else 0
         return self._ports
 
 

@@ -519,6 +519,8 @@ class Server:
         if self._place is not None and (said := self._place.keep()) is not None:
             _LOG.info(said)
         self._hub.beside.told(self._unheld.look(), time.monotonic())
+        for one in self._stun:
+            one.load, one.spread = self._unheld.load, self._hub.spread
 
     async def _look_again(self) -> None:
         """Read the store again: a commit without an answer may have been kept."""

@@ -48,6 +48,8 @@ class StunServer:
         self._forget: Callable[[int], object] = lambda _: None
         self.load = 0
         """How loaded the relay is whose STUN server this is (`stun.RELAY_LOAD`)."""
+        self.spread = False
+        """Whether members may spread over the mediators (`stun.SPREAD`)."""
         self.sibling: StunServer | None = None
         """The server of the other port, which sends answers that must come from that port."""
         family = socket.AF_INET6 if ":" in address and socket.has_ipv6 else socket.AF_INET
@@ -98,7 +100,9 @@ class StunServer:
         other = None
         if self.sibling is not None and asked and not source.is_ipv6:
             other = SocketAddress.of(second or asked, self.sibling.port)
-        answer = stun.answer_from(data, source, other, second_address=bool(second), load=self.load)
+        answer = stun.answer_from(
+            data, source, other, second_address=bool(second), load=self.load, spread=self.spread
+        )
         if answer is None:
             return
         sender = self.sibling if answer.other_port and self.sibling is not None else self

@@ -324,8 +324,8 @@ class Agent:
 
     def _on_control(self, effect: Effect) -> None:
         match effect:
-            case LoggedIn(_, stun):
-                self.paths.logged_in(stun, self.client.mediator)
+            case LoggedIn(welcome, stun):
+                self.paths.logged_in(stun, self.client.mediator, names=welcome.spread)
             case ViewChanged(view, kept):
                 self.client.kept = kept
                 self._members(view)

@@ -46,7 +46,7 @@ class Following:
             self._tunnels.gone()
         self.engine_kind, port = await self._host.port()
         self.data_path = await self._host.data_path()
-        self._paths.relays(*self._relays(document))
+        self._paths.relays(*self._relays(document), () if document is None else document.relays_beside())
         # A mediator's document does not make a relay of a host that joined by invite: its owner did not write it.
         here = desired.wireguard is not None and self._context.state.joined is None
         await self.own_relay.follow(document if here else None)

@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from netctl.model.keys import WireGuardKey
+from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.model.remembered import Remembered
 
 NETWORK_ID_BYTES = 8
@@ -96,3 +96,11 @@ def segment_name(network: str) -> str:
 def first_host(pool: IPv4Network) -> int:
     """The integer of the usable host with index 0."""
     return int(ipaddress.ip_address(pool.network_address)) + (1 if pool.num_addresses > 2 else 0)
+
+
+def relay_beside(host: str, port: int) -> str:
+    """The name of the relay beside the mediator with this URL, written like the identities that name relays apart.
+
+    Mediators may share an identity, so that cannot name their relays. Nobody has a key for this name.
+    """
+    return str(IdentityKey(_digest("netctl relay beside", host.encode(), port.to_bytes(2, "big"))))

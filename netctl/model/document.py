@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
+from netctl.model import derive
 from netctl.model.addresses import Address, Endpoint, Prefix
 from netctl.model.keys import IdentityKey, WireGuardKey
 
@@ -79,6 +80,11 @@ class Mediator:
     def tcp_ports(self) -> tuple[int, ...]:
         """All TCP ports of the server, `port` first, each once."""
         return tuple(dict.fromkeys((self.port, *self.tls)))
+
+    @property
+    def relay_name(self) -> str:
+        """What messages call the relay of this entry: the identity of a relay apart, else a name by the URL."""
+        return str(self.identity[0]) if self.relay_only else derive.relay_beside(self.host, self.port)
 
 
 DEFAULT_LISTEN_PORT = 51820
@@ -273,6 +279,11 @@ class Document:
         if self.mediators:
             apart += filter(None, map(relay_of, self.members.values()))
         return tuple(apart[:MAX_RELAYS])
+
+    def relays_beside(self) -> tuple[Mediator, ...]:
+        """The mediators whose relays members know by name: of several, as many as offers have room for."""
+        full = self.full_mediators()
+        return full[: MAX_RELAYS - len(self.relays())] if len(full) > 1 else ()
 
     def circles(self, relay: Mediator) -> tuple[frozenset[str], ...] | None:
         """Whose pairs a relay carries: both members are in one of these sets. None: everybody's."""

@@ -15,6 +15,8 @@ import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from netctl.model.addresses import Prefix, SocketAddress
 from netctl.model.errors import RemoteError
 from netctl.model.hoststate import PeerStatus
@@ -93,7 +95,9 @@ class PathManager:
         self._discovery = self._outside.discovery
         self._meter = RelayMeter(rng)
         self._relays: tuple[str, ...] = ()
-        """The document's relays apart."""
+        """The document's relays with names."""
+        self._home = BESIDE
+        """The name of the relay beside this host's mediator."""
         self._circles: Mapping[str, frozenset[WireGuardKey]] = {}
         """Of a relay that is a member: the peers whose packets it carries to and from this host."""
         self._births = Birthdays(rng)
@@ -194,7 +198,7 @@ class PathManager:
             distances=self._meter.rtt_ms,
             loads=self._meter.load,
         )
-        pair.relay.know(self._relays_of(key, stock=stock), now)
+        pair.relay.know(self._relays_of(key, stock=stock), now, self._home)
         pair.activity.lazy = key in self._lazy
         pair.activity.seen(now)
         pair.set_mtu(self._me.mtu, now)
@@ -379,7 +383,7 @@ class PathManager:
         now: float,
         circles: Mapping[str, frozenset[WireGuardKey]] | None = None,
     ) -> list[Effect]:
-        """Set the document's relays apart, in its order: identity to the addresses of its first STUN port.
+        """Set the document's relays that have names, in its order: name to the addresses of its first STUN port.
 
         `circles`: for a relay that is a member, the peers whose packets it carries to and from this host; a relay that
         is not in it carries everybody's. None: as before.
@@ -389,13 +393,28 @@ class PathManager:
             self._circles = circles
         self._meter.use(relays, now)
         effects = self._measure(now)
+        return effects + self._tell_pairs(now)
+
+    def set_home(self, name: str, now: float) -> list[Effect]:
+        """Set the name of the relay beside the mediator that this host is logged in to; empty: it has none.
+
+        In messages of that mediator the empty name means this relay.
+        """
+        if name == self._home:
+            return []
+        self._home = name
+        self._meter.set_home(name, now)
+        return self._tell_pairs(now)
+
+    def _tell_pairs(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
         for key, pair in self._pairs.items():
-            pair.relay.know(self._relays_of(key, stock=pair.stock), now)
+            pair.relay.know(self._relays_of(key, stock=pair.stock), now, self._home)
             effects += self._settle(pair, now)
         return effects
 
     def _relays_of(self, key: WireGuardKey, *, stock: bool) -> tuple[str, ...]:
-        """The relays apart that carry packets to this peer. One that is a member is told of no stock app."""
+        """The relays that carry packets to this peer. One that is a member is told of no stock app."""
         circles = self._circles
         return tuple(
             name for name in self._relays if name not in circles or (not stock and key in circles[name])
@@ -491,7 +510,7 @@ class PathManager:
 
     def tunnel(self, up: bool, now: float, relay: str = BESIDE) -> list[Effect]:
         """The TLS connection (`WantTunnel`) to this relay is up or down."""
-        self._tunnel = relay if up else None
+        self._tunnel = (relay or self._home) if up else None
         effects: list[Effect] = []
         for pair in self._pairs.values():
             effects += pair.tunnel(self._tunnel, now) + self._settle(pair, now)
@@ -528,14 +547,16 @@ class PathManager:
             pair.activity.seen(now)
             remote = parse_candidates(message.candidates)
             pair.guesser.heard(message.nat)
-            loads = {one.relay: one.load for one in message.relays if one.load}
-            pair.relay.told({one.relay: one.rtt_ms for one in message.relays}, now, loads)
+            # Without a name it is the relay beside the peer's mediator, which is this host's too.
+            loads = {one.relay or self._home: one.load for one in message.relays if one.load}
+            pair.relay.told({one.relay or self._home: one.rtt_ms for one in message.relays}, now, loads)
             pair.introduced(message.round, remote, now, self._offer_time(now))
             return self._settle(pair, now)
         if isinstance(message, Punch):
             pair.punch(now + min(max(message.after_ms, 0), MAX_PUNCH_DELAY_MS) / 1000)
         else:
-            pair.relay.handle_grant(message, now, servers)
+            named = message if message.relay else structs.replace(message, relay=self._home)
+            pair.relay.handle_grant(named, now, servers)
         return self._settle(pair, now)
 
     def peer_online(self, key: WireGuardKey, online: bool, now: float) -> list[Effect]:

@@ -896,7 +896,8 @@ class Pair:
         if self._presence_by is not None and now >= self._presence_by:
             self._presence_by = None
         waits = not self.online or self._presence_by is not None
-        if waits and self.state is not PairState.DIRECT and not self.relay.usable:
+        has_relay = self.relay.usable or self.relay.seeks_another(now)
+        if waits and self.state is not PairState.DIRECT and not has_relay:
             self.relay.release()  # the peer will not bind
         elif self.online and self.state not in (PairState.DIRECT, PairState.IDLE):
             self.relay.want(now)

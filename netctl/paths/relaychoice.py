@@ -19,7 +19,7 @@ Relays tell how loaded they are, in four steps. A loaded relay ranks as if it we
 all others (`weighted`). So a pair that looks for a relay takes the less loaded one of two that are hardly farther than
 each other. The load of the relay in use moves no pair: that would empty a relay at once, and fill the next one. Of
 relays at nearly one distance (`RELAY_TIE_MS`) the first counts: the one beside the mediator, then in the document's
-order.
+order. With several mediators the relays beside them have names and count in the document's order, before those apart.
 
 A relay that is left is told nothing: it keeps its binding for 65 s, and packets on their way arrive.
 
@@ -45,6 +45,7 @@ from netctl.paths.constants import (
     RELAY_TIE_MS,
     RELAY_TRIAL,
     RELAY_TRIAL_REST,
+    RELAY_WATCH,
     RELAYS_ASKED,
 )
 from netctl.paths.effects import SendDatagram, SendFrame
@@ -53,7 +54,7 @@ from netctl.wire.control import RelayGrant
 from netctl.wire.stun import MAX_LOAD
 
 BESIDE = ""
-"""The relay beside the mediator, by its name on the wire."""
+"""The relay beside the mediator that a message goes to or comes from, by its name on the wire."""
 OUT_OF_REACH_MS = 60_000
 """The round trip to a relay that does not answer: the longest that the wire carries. No host is that far."""
 NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -133,6 +134,8 @@ class PairRelays:
         self.silent: set[str] = set()
         """Relays that have just fallen silent: a reason to measure all of them. Emptied by whoever has seen them."""
         self._links: dict[str, RelayLink] = {BESIDE: RelayLink(peer, rng)}
+        self._home = BESIDE
+        """The name of the relay beside this host's mediator; `BESIDE`: the document has no other mediator."""
         self._current = BESIDE
         self._current_at = float("-inf")
         self._asked_at: dict[str, float] = {}
@@ -143,6 +146,8 @@ class PairRelays:
         """Relays at which this host binds while another one is in use, with the time at which each trial ends."""
         self._doubts = 0
         """Times in a row that packets went out and none came, although the relay answers."""
+        self._fell_silent_at = float("-inf")
+        """When the relay in use last fell silent while it carried."""
         self._plan_due: float | None = None
         self._ranking = Ranking((), (), {})
         """The last ranking."""
@@ -155,8 +160,8 @@ class PairRelays:
 
     @property
     def beside(self) -> RelayLink:
-        """The relay beside the mediator."""
-        return self._links[BESIDE]
+        """The relay beside this host's mediator."""
+        return self._links[self._home]
 
     @property
     def _used(self) -> RelayLink:
@@ -169,7 +174,7 @@ class PairRelays:
 
     @property
     def name(self) -> str:
-        """The identity of the relay in use; `BESIDE`: the one beside the mediator."""
+        """The name of the relay in use; `BESIDE`: the one beside the document's only mediator."""
         return self._current
 
     @property
@@ -213,6 +218,12 @@ class PairRelays:
         """The address, with the port for this peer, of the relay to which the TLS connection leads."""
         return self._links[self._tunnel].server if self._tunnel is not None else None
 
+    def seeks_another(self, now: float) -> bool:
+        """Whether the relay in use has just died. The peer, which may be said to be offline because its mediator died
+        with it, goes to another one, too.
+        """
+        return self.several and now < self._fell_silent_at + RELAY_WATCH
+
     def heard_since(self, since: float) -> bool:
         """Whether any relay has answered since then."""
         return any(link.answered_at >= since for link in self._links.values())
@@ -230,22 +241,40 @@ class PairRelays:
 
     # --- events ---
 
-    def know(self, relays: Sequence[str], now: float) -> None:
-        """Set the relays apart of the document, in its order."""
-        names = (BESIDE, *relays)
-        if names == tuple(self._links):
+    def know(self, relays: Sequence[str], now: float, home: str = BESIDE) -> None:
+        """Set the relays with names, in the document's order: those beside mediators, then those apart.
+
+        `home`: the name of the one beside this host's mediator, `BESIDE` where the document has no other mediator.
+        """
+        names = tuple(relays) if home in relays else (home, *relays)
+        if (names, home) == (tuple(self._links), self._home):
             return
-        before = self._links
-        self._links = {name: before.get(name) or RelayLink(self._peer, self._rng, name) for name in names}
+        if (BESIDE in self._links) != (home == BESIDE):
+            self._rename(BESIDE if home != BESIDE else self._home, home)
+        before, self._home = self._links, home
+        self._links = {name: before.get(name) or RelayLink(self._peer, self._rng) for name in names}
+        for name, link in self._links.items():
+            link.name = BESIDE if name == home else name
         if self._tunnel not in self._links:
             self._tunnel = None
         for name in before.keys() - self._links.keys():
             before[name].release()
             self._asked_at.pop(name, None)
         if self._current not in self._links:
-            self._current = BESIDE
+            self._current = home
         self._trials = {name: ends for name, ends in self._trials.items() if name in self._links}
         self._plan(now)
+
+    def _rename(self, old: str, new: str) -> None:
+        """The relay beside this host's mediator is known by another name from now on."""
+        if old not in self._links or new in self._links:
+            return
+        self._links[new] = self._links.pop(old)
+        for times in (self._asked_at, self._bad_until, self._trials):
+            if old in times:
+                times[new] = times.pop(old)
+        self._current = new if self._current == old else self._current
+        self._tunnel = new if self._tunnel == old else self._tunnel
 
     def want(self, now: float) -> None:
         """Bind at a relay, and keep the binding."""
@@ -310,9 +339,9 @@ class PairRelays:
         self._plan(now)
 
     def handle_grant(self, grant: RelayGrant, now: float, servers: tuple[SocketAddress, ...] = ()) -> None:
-        """Take the grant for one relay. `servers`: the addresses of a relay apart, known from the document."""
+        """Take the grant for one relay. `servers`: its addresses, which the document tells of relays with names."""
         link = self._links.get(grant.relay)
-        if link is not None and (servers or grant.relay == BESIDE):
+        if link is not None and (servers or grant.relay == self._home):
             link.handle_grant(grant, now, servers)
 
     def handle_datagram(self, data: bytes, source: SocketAddress, now: float) -> bool:
@@ -381,6 +410,8 @@ class PairRelays:
                 self._bad_until[name] = now + RELAY_TRIAL_REST
                 self.silent.add(name)
                 self._moved = True
+                if name == self._current and link.usable:
+                    self._fell_silent_at = now
         if self.usable:
             self._improve(now)
         else:
@@ -436,7 +467,7 @@ class PairRelays:
             if self._links[name].wanted and not self._links[name].quiet and now < at + RELAY_TRIAL
         ]
         asked = [*kept, *(name for name in ranked if name not in kept)][:RELAYS_ASKED]
-        by_tls = self._tunnel or BESIDE
+        by_tls = self._tunnel or self._home
         if self.needs_tunnel and by_tls not in asked:
             asked[-1] = by_tls
         return sorted(asked, key=ranked.index)

@@ -76,9 +76,9 @@ class RelayLink:
     """Binds to the relay when wanted, refreshes the binding while wanted, and keeps the grant for later."""
 
     def __init__(self, peer: str, rng: Callable[[int], bytes], name: str = "") -> None:
-        """`name`: the identity of a relay apart; empty: the relay beside the mediator."""
+        """`name`: what requests for grants call the relay; empty: the one beside the mediator that is asked."""
         self._peer = peer
-        self._name = name
+        self.name = name
         self._rng = rng
         self.state = RelayState.UNGRANTED
         self.wanted = False
@@ -339,7 +339,7 @@ class RelayLink:
             self._grant_attempts += 1
             self._grant_missed = not online
             if online:
-                effects.append(SendControl(RelayRequest(self._peer, self._name)))
+                effects.append(SendControl(RelayRequest(self._peer, self.name)))
         self._consider_tls(now)
         if self._due is None or now < self._due or self._allocation is None or self.server is None:
             return effects

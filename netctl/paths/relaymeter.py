@@ -14,7 +14,7 @@ from netctl.paths.constants import METER_EVERY, METER_QUESTIONS, METER_REST, MET
 from netctl.paths.effects import SendDatagram
 from netctl.paths.relaychoice import BESIDE, OUT_OF_REACH_MS, differs
 from netctl.wire import stun
-from netctl.wire.control import RelayTime
+from netctl.wire.control import MAX_RELAYS, RelayTime
 
 
 class RelayMeter:
@@ -28,10 +28,13 @@ class RelayMeter:
         """
         self.load: dict[str, int] = {}
         """How loaded relays are, 1 to `stun.MAX_LOAD`, by their last answers; relays without load are not here."""
+        self.spread: set[str] = set()
+        """Where members may spread over mediators, by the last answers (`stun.SPREAD`)."""
         self._doubted: set[str] = set()
         """Relays that owed answers to a pair since their last answer here."""
         self._apart: Mapping[str, Sequence[SocketAddress]] = {}
         self._beside: Sequence[SocketAddress] = ()
+        self._home = BESIDE
         self._found: dict[str, int] = {}
         self._asked: dict[bytes, tuple[str, SocketAddress, float]] = {}
         self._questions: list[float] = []
@@ -43,15 +46,24 @@ class RelayMeter:
         self._told_load: dict[str, int] = {}
 
     def use(self, apart: Mapping[str, Sequence[SocketAddress]], now: float) -> None:
-        """Set the relays apart, each with its STUN port at all its addresses."""
+        """Set the relays with names, each with its STUN port at all its addresses."""
         if dict(apart) == self._apart:
             return
         self._apart = dict(apart)
-        for name in self.rtt_ms.keys() - {BESIDE, *apart}:
-            del self.rtt_ms[name]
-        for name in self.load.keys() - {BESIDE, *apart}:
-            del self.load[name]
+        self._forget_others()
         self._begin(now)
+
+    def set_home(self, name: str, now: float) -> None:
+        """Set the name of the relay beside the mediator that this host is logged in to."""
+        if name != self._home:
+            self._home = name
+            self._forget_others()
+            self._begin(now)
+
+    def _forget_others(self) -> None:
+        for known in (self.rtt_ms, self.load):
+            for name in known.keys() - {self._home, *self._apart}:
+                del known[name]
 
     def use_beside(self, servers: Sequence[SocketAddress], now: float) -> None:
         """Set the mediator's STUN servers: the relay beside the mediator is as far."""
@@ -73,7 +85,7 @@ class RelayMeter:
     def _begin(self, now: float) -> None:
         self._asked.clear()
         self._found = {}
-        self._doubted &= {BESIDE, *self._apart}
+        self._doubted &= {self._home, *self._apart}
         if not self._apart:
             self._questions, self._ends, self._next = [], None, None
             self.rtt_ms.clear()
@@ -99,7 +111,8 @@ class RelayMeter:
         effects: list[SendDatagram] = []
         if self._questions and now >= self._questions[0]:
             del self._questions[0]
-            for name, servers in {BESIDE: self._beside, **self._apart}.items():
+            beside = self._beside or self._apart.get(self._home, ())
+            for name, servers in {**self._apart, self._home: beside}.items():
                 for server in servers:
                     transaction = self._rng(stun.TRANSACTION_LEN)
                     self._asked[transaction] = name, server, now
@@ -130,6 +143,7 @@ class RelayMeter:
             self.load[name] = message.load
         else:
             self.load.pop(name, None)
+        (self.spread.add if message.spread else self.spread.discard)(name)
         rtt_ms = min(round((now - at) * 1000), OUT_OF_REACH_MS)
         self._found[name] = min(self._found.get(name, OUT_OF_REACH_MS), rtt_ms)
         # Until the series is over one late answer says nothing: a pair would move for it.
@@ -142,8 +156,13 @@ class RelayMeter:
         return self._ends is None and (differs(self._told, self.rtt_ms) or self.load != self._told_load)
 
     def told(self) -> list[RelayTime]:
-        """The round trips for an offer to peers, which count as told."""
+        """The round trips for an offer to peers, which count as told. The relay beside this host's mediator is also in
+        it without its name, which agents of earlier releases do not know.
+        """
         self._told, self._told_load = dict(self.rtt_ms), dict(self.load)
         if not self._apart:
             return []
-        return [RelayTime(rtt_ms, name, self.load.get(name, 0)) for name, rtt_ms in self.rtt_ms.items()]
+        found = [RelayTime(rtt_ms, name, self.load.get(name, 0)) for name, rtt_ms in self.rtt_ms.items()]
+        if self._home != BESIDE and self._home in self.rtt_ms:
+            found.insert(0, RelayTime(self.rtt_ms[self._home], BESIDE, self.load.get(self._home, 0)))
+        return found[:MAX_RELAYS]

@@ -13,17 +13,20 @@ Among several mediators of a round:
 
 | the document            | order                                                                            |
 |-------------------------|----------------------------------------------------------------------------------|
-| has a relay apart       | the near ones by chance, the nearer the likelier; then those farther away; then  |
-|                         | those whose round trip is not known, all equally likely                          |
+| has a relay apart, or   | the near ones by chance, the nearer the likelier; then those farther away; then  |
+| all mediators that      | those whose round trip is not known, all equally likely                          |
+| answer say that members |                                                                                  |
+| may spread              |                                                                                  |
 | has none                | as in the document                                                               |
 
-Without a relay apart, a pair that needs a relay must be logged in at one mediator: all members keep the same order. A
-connection that works is never left for a nearer mediator.
+A mediator that gives no grants at the relays beside the others does not say so (an earlier release, no bus). Then a
+pair that needs a relay must be logged in at one mediator: all members keep the same order. A connection that works is
+never left for a nearer mediator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from netctl.model.document import Mediator
@@ -65,7 +68,8 @@ class MediatorChoice:
 
     def __init__(self) -> None:
         self._mediators: tuple[Mediator, ...] = ()
-        self._spread = False
+        self._apart = self._spread = False
+        """Whether the document has a relay apart, and whether members may spread over the mediators."""
         self._rtt_ms: Mapping[str, int] = {}
         self._left: list[Mediator] = []
         """Not tried yet in this round."""
@@ -84,7 +88,7 @@ class MediatorChoice:
     def use(self, mediators: Sequence[Mediator]) -> None:
         """Set the document's mediators. Relays apart among them are not tried; they allow members to spread."""
         self._mediators = tuple(one for one in mediators if not one.relay_only)
-        self._spread = any(one.relay_only for one in mediators)
+        self._apart = self._spread = any(one.relay_only for one in mediators)
         self._tries = {one: tries for one, tries in self._tries.items() if one in self._mediators}
         self._last = None
         self._begin()
@@ -92,11 +96,15 @@ class MediatorChoice:
     @property
     def measures(self) -> bool:
         """Whether round trips matter to the order."""
-        return self._spread and len(self._mediators) > 1
+        return len(self._mediators) > 1
 
-    def measured(self, rtt_ms: Mapping[str, int]) -> None:
-        """Set the round trips in milliseconds, by `name_of`. A mediator that is missing did not answer."""
+    def measured(self, rtt_ms: Mapping[str, int], spread: Collection[str] = ()) -> None:
+        """Set the round trips in milliseconds, by `name_of`. A mediator that is missing did not answer.
+
+        `spread`: those that say that members may spread.
+        """
         self._rtt_ms = dict(rtt_ms)
+        self._spread = self._apart or (bool(rtt_ms) and all(name in spread for name in rtt_ms))
 
     def retry(self) -> None:
         """The network of this host has changed, or somebody wants a connection now: begin a new round.

@@ -26,7 +26,9 @@ MAX_CANDIDATES = 32
 Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
 Identity = Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
 RelayName = Annotated[str, Meta(pattern=r"^(ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=)?$")]
-"""The identity of a relay apart; empty: the relay beside the mediator."""
+"""The identity of a relay apart, or the name of a relay beside a mediator, which is written like an identity
+(`netctl.model.derive.relay_beside`). Empty: the relay beside the mediator that the message goes to or comes from.
+"""
 MAX_RELAYS = 16
 """As many mediators as a document may have."""
 Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})+$", max_length=256)]
@@ -178,6 +180,8 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     """An identifier of the mediator's store: replicas of one mediator share it."""
     minor: Count = 0
     """The newest minor version of the protocol that the mediator knows."""
+    spread: bool = False
+    """Whether the mediator gives grants at the relays beside the other mediators of the document."""
 
 
 class MemberRow(Struct, frozen=True):

@@ -30,8 +30,11 @@ FINGERPRINT = 0x8028
 OTHER_ADDRESS = 0x802C
 """The server's other address (RFC 5780 §7.4). Our servers also send it when only the port differs."""
 RELAY_LOAD = 0xF10D
-"""How loaded the relay is that answers, 0 to `MAX_LOAD` in the last of four bytes; without it: not loaded. A type of
-our own, of the range that others skip (RFC 8489 §14)."""
+"""How loaded the relay is that answers, 0 to `MAX_LOAD` in the last of four bytes, and flags in the byte before it;
+without it: not loaded. A type of our own, of the range that others skip (RFC 8489 §14)."""
+SPREAD = 1
+"""Flag of RELAY-LOAD: the mediator gives grants at the relays beside all mediators of the document, so members may be
+logged in at any of them."""
 MAX_LOAD = 3
 """The relay is full."""
 FINGERPRINT_XOR = 0x5354554E
@@ -74,6 +77,12 @@ class StunMessage:
         """How loaded the relay is (RELAY-LOAD), 0 to `MAX_LOAD`; a broken value counts as none."""
         value = self.attribute(RELAY_LOAD)
         return min(value[3], MAX_LOAD) if value is not None and len(value) == 4 else 0
+
+    @property
+    def spread(self) -> bool:
+        """Whether the mediator that answers says that members may spread (`SPREAD`)."""
+        value = self.attribute(RELAY_LOAD)
+        return value is not None and len(value) == 4 and bool(value[2] & SPREAD)
 
     @property
     def mapped(self) -> SocketAddress | None:
@@ -137,22 +146,27 @@ def binding_request(transaction: bytes, change: int = 0) -> bytes:
 
 
 def binding_success(
-    transaction: bytes, mapped: SocketAddress, other: SocketAddress | None = None, load: int = 0
+    transaction: bytes,
+    mapped: SocketAddress,
+    other: SocketAddress | None = None,
+    load: int = 0,
+    *,
+    spread: bool = False,
 ) -> bytes:
     """The answer that tells a client its own address. `other`: the server's other address (OTHER-ADDRESS); `load`: how
-    loaded its relay is.
+    loaded its relay is; `spread`: with the flag `SPREAD`.
     """
     found = [(XOR_MAPPED_ADDRESS, _pack_mapped(mapped, STUN_COOKIE + transaction))]
     if other is not None:
         found.append((OTHER_ADDRESS, _pack_mapped(other, bytes(16))))
-    if load:
-        found.append((RELAY_LOAD, struct.pack(">I", min(load, MAX_LOAD))))
+    if load or spread:
+        found.append((RELAY_LOAD, bytes((0, 0, SPREAD if spread else 0, min(load, MAX_LOAD)))))
     return encode(StunMessage(BINDING_SUCCESS, transaction, tuple(found), True))
 
 
-def respond(data: bytes, source: SocketAddress, load: int = 0) -> bytes | None:
+def respond(data: bytes, source: SocketAddress, load: int = 0, *, spread: bool = False) -> bytes | None:
     """The answer of a STUN server with one address and port to `source`, or None; see `answer_from`."""
-    answer = answer_from(data, source, None, load=load)
+    answer = answer_from(data, source, None, load=load, spread=spread)
     return None if answer is None else answer.data
 
 
@@ -172,12 +186,13 @@ def answer_from(
     *,
     second_address: bool = False,
     load: int = 0,
+    spread: bool = False,
 ) -> Answer | None:
     """The answer of a STUN server to `source`, or None: no answer.
 
     `other`: the server's other address; `second_address`: its IP address differs, not only its port; `load`: how loaded
-    its relay is. What makes the answer larger than the request is left out, the load first. No answer to
-    anything but a well-formed binding request, and none that would be larger than the request: a bare 20-byte
+    its relay is; `spread`: as of `binding_success`. What makes the answer larger than the request is left out. No
+    answer to anything but a well-formed binding request, and none that would be larger than the request: a bare 20-byte
     request from a spoofed source must not be amplified.
     """
     try:
@@ -202,8 +217,8 @@ def answer_from(
             StunMessage(BINDING_ERROR, request.transaction, (error, (UNKNOWN_ATTRIBUTES, value)), True)
         )
     else:
-        for more, told in ((other, load), (other, 0), (None, 0)):
-            answer = binding_success(request.transaction, source, more, told)
+        for more, told, may in ((other, load, spread), (other, 0, False), (None, 0, False)):
+            answer = binding_success(request.transaction, source, more, told, spread=may)
             if len(answer) <= len(data):
                 break
         if len(answer) <= len(data):

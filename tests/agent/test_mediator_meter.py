@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -70,12 +70,13 @@ async def answering(name: str, answer: Answer) -> AsyncIterator[tuple[Mediator, 
 class Heard:
     def __init__(self) -> None:
         self.told: dict[str, int] = {}
+        self.spread: set[str] = set()
         self.news = asyncio.Event()
         self.guard = Guard(warn)
         self.meter = MediatorMeter(self.hear, self.guard)
 
-    def hear(self, rtt_ms: Mapping[str, int]) -> None:
-        self.told = dict(rtt_ms)
+    def hear(self, rtt_ms: Mapping[str, int], spread: Collection[str]) -> None:
+        self.told, self.spread = dict(rtt_ms), set(spread)
         self.news.set()
 
     async def until(self, wanted: Callable[[], bool]) -> None:

@@ -14,18 +14,21 @@ from netctl.agent.storage.keyfiles import Keys
 from netctl.agent.transport.pathrunner import PathRunner
 from netctl.engine.filter.rewrites import Rewrites
 from netctl.model.addresses import SocketAddress
+from netctl.model.document import Mediator
 from netctl.model.errors import EngineError
 from netctl.model.hoststate import PeerStatus
-from netctl.model.keys import WireGuardKey
+from netctl.model.keys import IdentityKey, WireGuardKey
 from netctl.paths.effects import Fold, OpenTunnel, PathChanged, PathStatus, SetEndpoint, StandIn
 from netctl.paths.mapping import PortEffect
 from netctl.paths.portmap import PortMapper
 from netctl.paths.relaylink import stand_in
 from netctl.system.guard import Guard
+from netctl.wire.control import RelayGrant
 from netctl.wire.relay import Allocation
 from tests.support.patience import BUSY_S
 
 ONE, OTHER = WireGuardKey(bytes([9]) * 32), WireGuardKey(bytes([8]) * 32)
+PIN = IdentityKey(bytes([7]) * 32)
 PLACE = SocketAddress("192.0.2.7", 7)
 ELSEWHERE = SocketAddress("192.0.2.8", 8)
 Endpoints = Mapping[WireGuardKey, SocketAddress]
@@ -126,6 +129,33 @@ def test_the_mediator_is_asked_for_an_unknown_peer_before_anything_else_is_wante
         runner.paths._ring(OTHER, b"first packet")
         assert runner.told_open.empty(), "whose presence is known is told with whoever opens next"
         assert await runner.told_open.get() == {ONE, OTHER}
+
+    run(lambda: Runner(tmp_path), story)
+
+
+def test_a_grant_keeps_the_relay_that_it_is_for_when_the_host_changes_its_mediator(tmp_path: Path) -> None:
+    """Without a name it is for the relay beside the mediator that gave it."""
+    one, two = (Mediator(f"192.0.2.{number}", 8443, (PIN,)) for number in (1, 2))
+    given = RelayGrant(str(ONE), "192.0.2.1:40001", Allocation(40000, 40001, 1).pack().hex(), "00" * 32, 1)
+
+    async def story(runner: Runner) -> None:
+        paths = runner.paths
+        paths.relays((), {}, (one, two))
+        paths.logged_in((), one)
+        paths.message(given, (PLACE,))
+        assert set(paths._grants) == {(str(ONE), "")}, "no mediator has said that it knows names"
+        paths.logged_in((), two, names=True)
+        assert set(paths._grants) == {(str(ONE), one.relay_name)}
+        paths.message(given, (ELSEWHERE,))
+        assert {name: servers for (_, name), (_, servers) in paths._grants.items()} == {
+            one.relay_name: (PLACE,),
+            two.relay_name: (ELSEWHERE,),
+        }
+        assert paths._manager._home == two.relay_name
+        assert set(paths._manager._relays) == {one.relay_name, two.relay_name}
+        paths.relays((), {}, ())
+        assert paths._manager._home == ""
+        assert {name for _, name in paths._grants} == {one.relay_name, ""}
 
     run(lambda: Runner(tmp_path), story)
 

@@ -229,7 +229,7 @@ def at(
     one: Document, app: str, peer: str, distances: dict[str, int], *known: Ed25519PrivateKey
 ) -> str | None:
     names = {str(public(relay)) for relay in known}
-    found = relay_of_pair(one, one.members[app], one.members[peer], distances, names)
+    found = relay_of_pair(one, one.members[app], one.members[peer], distances, names, {})
     return found.host if found is not None else None
 
 

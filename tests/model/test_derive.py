@@ -44,6 +44,11 @@ def test_golden_vectors() -> None:
     assert found == GOLDEN
 
 
+def test_the_name_of_a_relay_beside_a_mediator() -> None:
+    name = "ed25519:oVxOhXF0YAY+hAHEo1QOlk9PCJpGNz2K5QmnptppXrk="
+    assert derive.relay_beside("m1.example.net", 8443) == name
+
+
 def test_parts_are_not_glued_together() -> None:
     assert derive.network_id("ab", "c") != derive.network_id("a", "bc")
 

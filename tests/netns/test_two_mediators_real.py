@@ -54,10 +54,11 @@ def path_of(lab: Lab, name: str) -> str:
 
 
 def test_a_pair_at_two_mediators_is_direct_and_outlives_one_of_them(lab: Lab) -> None:
-    desktop, first = lab.node("desktop"), lab.topology.mediators[0][1]
-    lab.stop("desktop")
-    desktop.run(["ip", "route", "add", "blackhole", str(first.address)])
-    lab.start_agent("desktop")
+    first, second = (str(node.address) for _, node in lab.topology.mediators)
+    for name, address in {"laptop": second, "desktop": first}.items():
+        lab.stop(name)
+        lab.node(name).run(["ip", "route", "add", "blackhole", address])
+        lab.start_agent(name)
     wait_for(
         "one member is at each",
         lambda: [online_at(lab, name) for name in ("mediator", "mediator2")] == [1, 1],
@@ -66,6 +67,7 @@ def test_a_pair_at_two_mediators_is_direct_and_outlives_one_of_them(lab: Lab) ->
         "the pair is direct", lambda: {path_of(lab, name) for name in ("laptop", "desktop")} == {"direct"}
     )
 
+    lab.node("laptop").run(["ip", "route", "del", "blackhole", second])
     ping = Pinging(lab.node("laptop"), host_name("desktop", "party"))
     lab.stop("mediator", signal.SIGKILL)
     wait_for("both are at the other one", lambda: online_at(lab, "mediator2") == 2)

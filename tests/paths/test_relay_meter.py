@@ -72,3 +72,22 @@ def test_a_relay_that_answers_nothing_is_not_measured(lost: SocketAddress) -> No
     bench.series(METER_EVERY, lambda server, number: None if server == lost else 0.030)
     assert bench.meter.rtt_ms == ({"east": 30} if lost == NEAR else {BESIDE: 30})
     assert bench.meter.changed
+
+
+def test_the_relay_beside_this_hosts_mediator_is_told_by_its_name_and_without_one() -> None:
+    """Agents of earlier releases know it without a name only."""
+    bench = Bench()
+    bench.meter.use({"west": [FAR], "home": []}, 0.0)
+    bench.meter.set_home("home", 0.0)
+    bench.series(0.0, lambda server, number: 0.020 if server == NEAR else 0.050)
+    assert [(one.relay, one.rtt_ms) for one in bench.meter.told()] == [
+        (BESIDE, 20),
+        ("home", 20),
+        ("west", 50),
+    ]
+    bench.meter.set_home("west", METER_EVERY)  # logged in to the other mediator
+    bench.meter.use({"west": [FAR], "home": [NEAR]}, METER_EVERY)
+    bench.meter.use_beside([FAR], METER_EVERY)
+    bench.series(METER_EVERY, lambda server, number: 0.020 if server == NEAR else 0.050)
+    told = {one.relay: one.rtt_ms for one in bench.meter.told()}
+    assert told == {BESIDE: 50, "home": 20, "west": 50}

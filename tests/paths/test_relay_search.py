@@ -9,9 +9,10 @@ import pytest
 from mediator.core.relay_grants import grant
 from mediator.core.relay_table import RelayTable
 from netctl.model.addresses import SocketAddress
-from netctl.paths.constants import RELAY_ALONE, RELAY_TRIAL, RELAY_TRIAL_REST, RELAYS_ASKED
+from netctl.paths.constants import RELAY_ALONE, RELAY_TRIAL, RELAY_TRIAL_REST, RELAY_WATCH, RELAYS_ASKED
 from netctl.paths.effects import SendControl, SendDatagram
 from netctl.paths.relaychoice import BESIDE, PairRelays
+from netctl.wire import relay
 from netctl.wire.control import RelayGrant, RelayRequest
 from netctl.wire.stun import MAX_LOAD
 
@@ -62,6 +63,23 @@ class Alone:
             if name not in self.dead:
                 for answer in self.tables[name].handle_control(effect.data, HERE, PEER, self.now, UNIX):
                     self.relays.handle_datagram(answer.data, effect.destination, self.now)
+
+    def come(self, name: str) -> None:
+        """The peer binds at this relay."""
+        given, table, there = (
+            grant(bytes(32), PEER, OWN, UNIX + 3600),
+            self.tables[name],
+            SocketAddress("203.0.113.9", 5),
+        )
+        allocation, key = relay.Allocation.unpack(bytes.fromhex(given.allocation)), bytes.fromhex(given.key)
+        asked: relay.RelayMessage = relay.Bind(allocation, bytes(relay.TRANSACTION_LEN))
+        (answer,) = table.handle_control(relay.seal(asked, key), there, OWN, self.now, UNIX)
+        cookie = relay.open_message(answer.data, key)
+        assert isinstance(cookie, relay.Cookie)
+        asked = relay.Confirm(allocation, bytes(relay.TRANSACTION_LEN), cookie.cookie)
+        for told in table.handle_control(relay.seal(asked, key), there, OWN, self.now, UNIX):
+            if told.destination == HERE:
+                self.relays.handle_datagram(told.data, SocketAddress(ADDRESSES[name], PEER), self.now)
 
 
 def test_three_relays_are_asked_for_an_absent_peer_and_no_more() -> None:
@@ -122,3 +140,41 @@ def test_relays_are_ranked_anew_only_when_a_number_changes() -> None:
     assert alone.relays._ranked(alone.now).names[-1] == BESIDE, "full"
     alone.relays.know(APART[:2], alone.now)
     assert set(alone.relays._ranked(alone.now).names) == {BESIDE, *APART[:2]}
+
+
+def test_the_relay_beside_the_mediator_keeps_its_binding_when_it_gets_a_name_and_is_asked_for_without_it() -> (
+    None
+):
+    alone = Alone()
+    alone.relays.know((), alone.now)
+    alone.run(1.0)
+    link = alone.relays.beside
+    assert link.answered_at > 0
+    alone.relays.know((), alone.now, APART[0])
+    alone.relays.know(APART[:2], alone.now, APART[0])  # the document has got a second mediator
+    assert alone.relays.beside is link
+    assert (alone.relays.name, link.name) == (APART[0], BESIDE)
+    alone.relays.know(APART[:2], alone.now, APART[1])  # the host is logged in to that one
+    assert alone.relays._links[APART[0]] is link
+    assert (link.name, alone.relays.beside.name) == (APART[0], BESIDE)
+    assert link.wanted
+    alone.relays.know((), alone.now)  # one mediator is left
+    assert alone.relays.name == BESIDE
+    assert set(alone.relays._links) == {BESIDE}
+
+
+def test_a_pair_whose_relay_has_just_died_seeks_another_for_a_minute() -> None:
+    alone = Alone()
+    alone.run(1.0)
+    name = APART[0]
+    alone.come(name)
+    alone.run(30.0)
+    assert alone.relays.name == name
+    assert alone.relays.usable
+    assert not alone.relays.seeks_another(alone.now)
+    alone.dead.update(ADDRESSES)
+    alone.run(30.0)
+    assert not alone.relays.usable
+    assert alone.relays.seeks_another(alone.now)
+    alone.run(RELAY_WATCH)
+    assert not alone.relays.seeks_another(alone.now)

@@ -81,16 +81,35 @@ def test_without_a_relay_apart_all_members_keep_the_order_of_the_document() -> N
     choice = MediatorChoice()
     choice.use(ALL)
     rtts(choice, m1=200, m2=1, m3=1)
-    assert not choice.measures
     for fraction in (0.0, 0.5, 0.999):
         choice.retry()
         assert whole_round(choice, fraction) == [ONE, TWO, THREE]
 
 
+def test_without_a_relay_apart_members_spread_once_all_mediators_that_answer_say_that_they_may() -> None:
+    choice = MediatorChoice()
+    choice.use(ALL)
+    assert choice.measures
+    names = [name_of(one) for one in ALL]
+    near = {names[0]: 20, names[1]: 20}
+    choice.measured(near, names[:1])
+    assert whole_round(choice, 0.999) == [ONE, TWO, THREE], "the second is of an earlier release"
+    choice.measured(near, names[:2])
+    assert whole_round(choice, 0.999) == [TWO, ONE, THREE], "the third may be down"
+    choice.measured({}, ())
+    assert whole_round(choice, 0.999) == [ONE, TWO, THREE], "nothing is known where UDP is blocked"
+
+
+def test_one_mediator_is_not_measured() -> None:
+    choice = MediatorChoice()
+    choice.use(ALL[:1])
+    assert not choice.measures
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.999999999])
 def test_after_a_loss_the_others_come_first_and_the_lost_one_last(fraction: float) -> None:
     for choice in (spread(*ALL), MediatorChoice()):
-        choice.use((*ALL, RELAY) if choice.measures else ALL)
+        choice.use((*ALL, RELAY) if choice._apart else ALL)
         rtts(choice, m1=1, m2=300, m3=400)
         lost = choice.next(0.0).mediator
         choice.works()
@@ -238,7 +257,7 @@ def test_whatever_happens_each_round_tries_everybody_once() -> None:
     for seed in range(200):
         chance = random.Random(seed)
         choice = spread(*ALL) if chance.random() < 0.5 else MediatorChoice()
-        choice.use((*ALL, RELAY) if choice.measures else ALL)
+        choice.use((*ALL, RELAY) if choice._apart else ALL)
         since: list[Mediator] = []
         for _ in range(40):
             rtts(

@@ -137,6 +137,19 @@ def test_a_relays_load_fits_into_an_answer_that_is_not_larger_than_the_request(h
     assert stun.decode(less.data).mapped == source
 
 
+@pytest.mark.parametrize("load", [0, 2])
+def test_a_mediator_says_beside_its_load_that_members_may_spread(load: int) -> None:
+    request = stun.binding_request(TRANSACTION)
+    answer = stun.respond(request, SocketAddress("2001:db8::1", 5), load, spread=True)
+    assert answer is not None
+    assert len(answer) <= len(request)
+    told = stun.decode(answer)
+    assert (told.load, told.spread) == (load, True)
+    plain = stun.respond(request, SocketAddress("2001:db8::1", 5), load)
+    assert plain is not None
+    assert not stun.decode(plain).spread
+
+
 @pytest.mark.parametrize(
     ("value", "load"), [(b"", 0), (b"\0\0\2", 0), (b"\0\0\0\1", 1), (b"\0\0\0\xff", 3), (bytes(5), 0)]
 )

@@ -22,6 +22,7 @@ from netctl.node.commit import Terms
 from tests.world.world_member import SimMember
 from tests.world.world_relay import SimRelay
 from tests.world.world_several import MOVED_S, RELAYED, Several, Told, calm, failures, tell, watched
+from tests.world.world_shared import SharedMediator
 
 SEEDS = int(os.environ.get("NETCTL_WORLD_CLUSTER_SEEDS", "2000"))
 """A fifth of a second of one core each."""
@@ -80,6 +81,8 @@ def test_what_the_stories_are_meant_to_be_about_happens_in_them(told: dict[int, 
         "unanswered": 0.1,
         "relayed": 0.15,
         "relayed apart": 0.05,
+        "relayed beside": 0.03,
+        "relayed with an older agent": 0.02,
         "joined": 0.5,
         "approved": 0.05,
         "shut out": 0.1,
@@ -124,8 +127,9 @@ def settled(seed: int) -> Several:
 
 
 @all_seeds
-def test_members_spread_where_a_relay_apart_joins_them_and_keep_one_order_where_none_does() -> None:
-    apart, alone = 0, 0
+def test_members_spread_where_relays_join_them_and_keep_one_order_where_a_mediator_is_older() -> None:
+    """Some documents have a relay apart; in the others the relays beside the mediators join members."""
+    spread, ordered = Counter[bool](), 0
     for seed in range(CALM_SEEDS):
         world = Several(seed)
         start_mediators(world)
@@ -134,12 +138,13 @@ def test_members_spread_where_a_relay_apart_joins_them_and_keep_one_order_where_
         world.run(5.0)
         there = set(world.at().values())
         if world.fixed_order:
-            alone += 1
+            ordered += 1
             assert there == {world.mediators[0].name}, seed
         else:
-            apart += len(there) > 1
-    assert alone == CALM_SEEDS // 3
-    assert apart >= (CALM_SEEDS - alone) // 2
+            spread[world.alone] += len(there) > 1
+    assert ordered == 2
+    assert spread[False] >= CALM_SEEDS // 3
+    assert spread[True] >= 2
 
 
 @all_seeds
@@ -160,7 +165,7 @@ def test_nobody_goes_to_a_mediator_far_away_while_a_near_one_works(seed: int) ->
     assert set(world.at().values()) == {far.name}, "it is better than none"
 
 
-def _goes_by_another(one: SimMember, other: SimMember, dead: SimRelay) -> bool:
+def _goes_by_another(one: SimMember, other: SimMember, dead: SimRelay | SharedMediator) -> bool:
     assert one.agent is not None
     path = one.agent.manager.status()[other.key]
     return path.kind == RELAYED and path.endpoint is not None and path.endpoint.host != dead.address.host
@@ -178,10 +183,10 @@ def test_a_pair_that_only_relays_join_is_relayed_across_mediators_and_moves_when
         if not world.blocked:
             continue
         world = settled(seed)
-        relayed, at = world.relayed(), world.at()
-        for dead in {relay.address.host: relay for _, _, relay in relayed}.values():
+        at = world.at()
+        for dead in world.relays:
             world.run(world.chance.uniform(0, 10))  # at any time between two packets
-            relayed = world.relayed()
+            relayed = [row for row in world.relayed() if isinstance(row[2], SimRelay)]
             pairs += len(relayed)
             across += sum(at[one.name] != at[other.name] for one, other, _ in relayed)
             dead.lose_power()
@@ -194,6 +199,37 @@ def test_a_pair_that_only_relays_join_is_relayed_across_mediators_and_moves_when
             dead.power_on()
             world.settle()
             assert world.at() == at, "nobody changes its mediator for a relay"
+    print(
+        f"{pairs} ends of pairs, {across} of them across mediators: the slowest move took {slowest_s:.2f} s"
+    )
+    assert across > 10
+
+
+@all_seeds
+def test_a_pair_without_a_relay_apart_moves_to_another_mediators_relay_when_a_machine_is_gone() -> None:
+    """Its relay is gone, and perhaps with it the mediator of either member."""
+    pairs, across, slowest_s = 0, 0, 0.0
+    for seed in range(0, 6 * CALM_SEEDS, 3):
+        if not Several(seed).blocked:
+            continue
+        world = settled(seed)
+        at = world.at()
+        for dead in {relay.address.host: relay for _, _, relay in world.relayed()}.values():
+            world.run(world.chance.uniform(0, 10))  # at any time between two packets
+            newer = [row for row in world.relayed() if not (row[0].older or row[1].older)]
+            there = [row for row in newer if row[2] is dead]
+            pairs += len(there)
+            across += sum(at[one.name] != at[other.name] for one, other, _ in there)
+            dead.lose_power()
+            lost_at = world.clock.now
+            while not all(_goes_by_another(one, other, dead) for one, other, _ in there):
+                late = world.clock.now - lost_at >= RELAY_LOST_S
+                assert not late, f"seed {seed}: somebody has no relay {RELAY_LOST_S} s after its own vanished"
+                world.run(0.1)
+            slowest_s = max(slowest_s, world.clock.now - lost_at)
+            dead.power_on()
+            world.settle()
+            at = world.at()
     print(
         f"{pairs} ends of pairs, {across} of them across mediators: the slowest move took {slowest_s:.2f} s"
     )

@@ -333,7 +333,8 @@ class SimMediator:
     def datagram(self, data: bytes, source: SocketAddress, port: int) -> None:
         """STUN and the relay."""
         if self.life is not None:
-            serve_datagram(self, self._net, self.life.relay, data, source, port, self._clock)
+            spread = self.life.hub.spread
+            serve_datagram(self, self._net, self.life.relay, data, source, port, self._clock, spread=spread)
 
 
 def serve_datagram(
@@ -345,10 +346,14 @@ def serve_datagram(
     port: int,
     clock: Clock,
     load: int = 0,
+    *,
+    spread: bool = False,
 ) -> None:
-    """Answer a datagram that came to `port` of a machine with STUN and a relay, or pass it on. `load`: the relay's."""
+    """Answer a datagram that came to `port` of a machine with STUN and a relay, or pass it on. `load`: the relay's;
+    `spread`: as of `stun.binding_success`.
+    """
     if port in (3478, 3479):
-        answer = stun.respond(data, source, load)
+        answer = stun.respond(data, source, load, spread=spread)
         if answer is not None:
             net.send(station, port, source, answer)
         return

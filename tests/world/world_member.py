@@ -98,7 +98,12 @@ class _Agent:
         self.named_at = 0.0
         """When the document last named other mediators, or none any more."""
         self.relays: dict[str, Mediator] = {}
-        """The relays apart by identity."""
+        """The relays apart, and once `names` is true those beside mediators too, by name."""
+        self.names = False
+        """Whether a mediator has said that it gives grants at the relays beside others."""
+        self.tried: Mediator | None = None
+        self.entry: Mediator | None = None
+        """The document's entries for the mediator that was tried last, and for that of the last session."""
         self.tries = 0
         """To connect, so far: the newest one counts."""
         self.live: frozenset[WireGuardKey] = frozenset()
@@ -151,6 +156,8 @@ class SimMember:
         self.disk = SimDisk()
         self.skew_s = 0
         self.boots = 0
+        self.older = False
+        """Whether its agent is of a release in which relays beside mediators had no names."""
         self.crash_in: int | None = None
         """So many steps from now the host crashes."""
         self.crashed: Callable[[], None] = lambda: None
@@ -335,9 +342,7 @@ class SimMember:
         agent.mediators, agent.named_at = mediators, self._clock.now
         agent.choice.use(mediators)
         named = {name_of(one): one for one in mediators if not one.relay_only}
-        agent.relays = {str(one.identity[0]): one for one in mediators if one.relay_only}
-        places = {name: [SocketAddress(one.host, one.stun[0])] for name, one in agent.relays.items()}
-        self._paths(agent.manager.set_relays(places, self._clock.now))
+        self._tell_relays(agent)
         agent.stores.use(named)
         agent.meter = None
         if agent.choice.measures:
@@ -352,14 +357,29 @@ class SimMember:
         else:
             self._connect(agent)
 
+    def _tell_relays(self, agent: _Agent) -> None:
+        """As `netctl.agent.transport.pathrunner`: of several mediators, those beside them have names."""
+        full = [one for one in agent.mediators if not one.relay_only]
+        named = agent.names and len(full) > 1
+        apart = (one for one in agent.mediators if one.relay_only)
+        agent.relays = {one.relay_name: one for one in (*(full if named else ()), *apart)}
+        home = agent.entry.relay_name if named and agent.entry is not None else ""
+        self._paths(agent.manager.set_home(home, self._clock.now))
+        places = {name: [SocketAddress(one.host, one.stun[0])] for name, one in agent.relays.items()}
+        self._paths(agent.manager.set_relays(places, self._clock.now))
+
     def _meter_due(self) -> None:
         agent = self.agent
         if agent is None or agent.meter is None:
             return
         for sent in agent.meter.handle_timer(self._clock.now):
             self._net.send(self, METER_PORT, sent.destination, sent.data)
-        agent.choice.measured(agent.meter.rtt_ms)
+        self._measured(agent)
         self._meter_timer.set(agent.meter.next_timer())
+
+    def _measured(self, agent: _Agent) -> None:
+        if agent.meter is not None:
+            agent.choice.measured(agent.meter.rtt_ms, () if self.older else agent.meter.spread)
 
     def _due(self, agent: _Agent, token: int, step: do.Effect) -> None:
         """Do one step of the present job, or crash at it."""
@@ -627,7 +647,7 @@ class SimMember:
         if not there.serves:
             self._failed(agent, this)
             return
-        agent.at = there
+        agent.at, agent.tried = there, entry
         agent.end, theirs = stream(self._net, self.site, there.site)
         end, decoder = agent.end, FrameDecoder(LIMIT_AFTER_LOGIN)
         session = agent.session = ClientSession(
@@ -707,8 +727,13 @@ class SimMember:
                 case SendFrame(payload):
                     if agent.end is not None:
                         agent.end.write(encode_frame(payload))
-                case LoggedIn(_, servers, hello):
+                case LoggedIn(welcome, servers, hello):
                     agent.hello = hello
+                    if welcome.spread and not agent.names and not self.older:
+                        agent.names = True
+                        self._tell_relays(agent)
+                    agent.entry = agent.tried
+                    self._tell_relays(agent)
                     self._post(on.LinkChanged(LinkState("connected", now)))
                     self._paths(agent.manager.set_stun(list(servers), now))
                     self._paths(agent.manager.control_up(now))
@@ -764,7 +789,7 @@ class SimMember:
         if port == METER_PORT:
             if self.agent is not None and self.agent.meter is not None:
                 self.agent.meter.handle_answer(data, source, self._clock.now)
-                self.agent.choice.measured(self.agent.meter.rtt_ms)
+                self._measured(self.agent)
             return
         if port != PORT or self.engine.state.wireguard is None:
             return

@@ -39,6 +39,8 @@ INVITES_EVERY = 4
 """Of so many stories one has invites."""
 DIRECT = ("direct", "lan")
 RELAYED = "relay-udp"
+OLDER_EVERY = 4
+"""Of so many stories without a relay apart one has a mediator of an earlier release, and one an agent."""
 RELAY_HOSTS = ("198.51.100.8", "198.51.100.9")
 
 
@@ -51,8 +53,13 @@ class Several(World):
         self.tally = Counter[str]()
         self._disturbed = 0.0
         """When a mediator, the store, the bus or a wire last changed."""
-        self.fixed_order = seed % 3 == 0
-        """The document has no relay apart: members keep one order of mediators."""
+        self.alone = seed % 3 == 0
+        """The document has no relay apart: pairs are relayed beside the mediators."""
+        older = seed // 3 % OLDER_EVERY if self.alone else 0
+        self.fixed_order = older == 2
+        """One of the mediators is of an earlier release: members keep one order of mediators."""
+        self._all_older = not self.alone and seed // 3 % 2 == 1
+        """All of them are: relays apart alone join members at different mediators."""
         self._first_load = seed // 3
         if seed % INVITES_EVERY == 0:
             self.more_networks = NETWORKS
@@ -64,6 +71,7 @@ class Several(World):
         for member in self.members:
             member.linked = partial(self._linked, member)
             member.path_changed = partial(self._path_changed, member)
+        self.members[1].older = older == 3  # two could not be joined from different mediators
         self._let_in: dict[SimMember, SimMediator] = {}
         self._lost_at: dict[SimMember, float] = {}
         self._saver: SharedMediator | None = None
@@ -73,8 +81,8 @@ class Several(World):
         """The tunnels that must notice nothing."""
         self._edits = True
         self.blocked: set[frozenset[str]] = set()
-        """Pairs of sites between which nothing ever passes: members of both are relayed, by a relay apart."""
-        if seed % 3 == 1 and len(self.sites) > 1:
+        """Pairs of sites between which nothing ever passes: members of both are relayed."""
+        if seed % 3 != 2 and not self.fixed_order and len(self.sites) > 1:
             for _ in range(self.chance.choice((0, 1, 2))):
                 one, other = self.chance.sample(self.sites, 2)
                 self.blocked.add(frozenset((one.public, other.public)))
@@ -101,7 +109,9 @@ class Several(World):
             mediator.site.delay_s = self.chance.uniform(0.001, 0.02)
             mediator.died = self._disturb
             made.append(mediator)
-        hosts = () if self.fixed_order else RELAY_HOSTS
+        for mediator in made if self._all_older else [self.chance.choice(made)] if self.fixed_order else ():
+            mediator.older = True
+        hosts = () if self.alone else RELAY_HOSTS
         self.relays = [
             SimRelay(self.clock, self.net, host, made, self._check_bindings, (self._first_load + number) % 4)
             for number, host in enumerate(hosts)
@@ -443,23 +453,29 @@ class Several(World):
 
     def relay_of(self, status: PathStatus) -> SimRelay | None:
         """The relay apart that carries this path."""
+        found = self.station_of(status)
+        return found if isinstance(found, SimRelay) else None
+
+    def station_of(self, status: PathStatus) -> SimRelay | SharedMediator | None:
+        """Whose relay carries this path: a relay apart, or a mediator's."""
         if status.kind != RELAYED or status.endpoint is None:
             return None
-        return next((one for one in self.relays if one.address.host == status.endpoint.host), None)
+        all_of_them: list[SimRelay | SharedMediator] = [*self.relays, *self.mediators]
+        return next((one for one in all_of_them if one.address.host == status.endpoint.host), None)
 
     def is_blocked(self, one: SimMember, other: SimMember) -> bool:
         """Whether nothing passes between these two but by a relay."""
         return frozenset((one.site.public, other.site.public)) in self.blocked
 
-    def relayed(self) -> list[tuple[SimMember, SimMember, SimRelay]]:
-        """Who sends to whom by which relay apart."""
+    def relayed(self) -> list[tuple[SimMember, SimMember, SimRelay | SharedMediator]]:
+        """Who sends to whom by which relay."""
         others = {member.key: member for member in self.members}
         return [
             (member, others[key], relay)
             for member in self.members
             if member.agent is not None
             for key, status in member.agent.manager.status().items()
-            if (relay := self.relay_of(status)) is not None
+            if (relay := self.station_of(status)) is not None
         ]
 
     def _check_bindings(self, table: RelayTable) -> None:
@@ -538,9 +554,12 @@ def failures(seeds: list[int]) -> Told:
             continue
         happened += world.tally
         ends = world.at()
-        for one, other, _ in world.relayed():
+        for one, other, relay in world.relayed():
             happened["relayed"] += 1
-            happened["relayed apart"] += ends.get(one.name) != ends.get(other.name)
+            across = ends.get(one.name) != ends.get(other.name)
+            happened["relayed apart"] += across
+            happened["relayed beside"] += across and isinstance(relay, SharedMediator)
+            happened["relayed with an older agent"] += one.older or other.older
         happened["apart"] += len(set(world.at().values())) > 1
         for mediator in world.mediators:
             happened += mediator.tally

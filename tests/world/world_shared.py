@@ -121,6 +121,16 @@ class _Job:
     refused: Callable[[NetctlError], None]
 
 
+class _OlderHub(h.Hub):
+    """Of a release in which relays beside mediators had no names."""
+
+    def load(self, *told: Any, **more: Any) -> list[fx.Effect]:
+        """Without the names."""
+        effects = super().load(*told, **more)
+        self._beside = {}
+        return effects
+
+
 class _Shared:
     """What a process has beside its hub."""
 
@@ -152,6 +162,8 @@ class SharedMediator(SimMediator):
     ) -> None:
         super().__init__(clock, net, identity, on_change, f"198.51.100.{number}")
         self.name = f"m{number}"
+        self.older = False
+        """Whether it is of an earlier release."""
         self.backend, self.bus, self.store = backend, bus, backend.store
         self._secret = secret
         self.cut = False
@@ -190,7 +202,7 @@ class SharedMediator(SimMediator):
             self._clock.after(RESTART_S, self.start)
             return
         kept = self.store.kept()
-        hub = h.Hub(
+        hub = (_OlderHub if self.older else h.Hub)(
             self.identity,
             self._private.sign,
             self._secret,

@@ -12,7 +12,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from netctl.agent.mediators.nat64discovery import beyond
 from netctl.model.addresses import SocketAddress
@@ -50,8 +50,10 @@ class _Port(asyncio.DatagramProtocol):
 class MediatorMeter:
     """For the agent's event loop."""
 
-    def __init__(self, on_change: Callable[[Mapping[str, int]], None], guard: Guard) -> None:
-        """`on_change`: called with the present round trips in milliseconds, by HOST:PORT."""
+    def __init__(self, on_change: Callable[[Mapping[str, int], Collection[str]], None], guard: Guard) -> None:
+        """`on_change`: called with the present round trips in milliseconds, by HOST:PORT, and with those mediators that
+        say that members may spread.
+        """
         self._on_change = on_change
         self._guard = guard
         self._tasks = Tasks(guard)
@@ -68,7 +70,7 @@ class MediatorMeter:
         self._mediators = tuple(mediators)
         self.close()
         self._known.clear()
-        self._on_change({})
+        self._on_change({}, ())
         if mediators:
             self._meter = RelayMeter(secrets.token_bytes)
             self._tasks.keep("measuring mediators", self._run)
@@ -137,10 +139,10 @@ class MediatorMeter:
         finally:
             for opened in ports.values():
                 opened.close()
-        self._on_change(self._meter.rtt_ms)
+        self._on_change(self._meter.rtt_ms, self._meter.spread)
 
     def _answered(self, data: bytes, source: SocketAddress) -> None:
         if self._meter.handle_answer(data, source, time.monotonic()):
-            self._on_change(self._meter.rtt_ms)
+            self._on_change(self._meter.rtt_ms, self._meter.spread)
             if len(self._meter.rtt_ms) == len(self._mediators):
                 self._known.set()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from netctl.agent.log import warn
 from netctl.agent.storage.keyfiles import Keys
 from netctl.agent.transport.doorbells import Doorbells
@@ -54,6 +56,7 @@ from netctl.paths.filtering import Filtering4787
 from netctl.paths.manager import PathManager
 from netctl.paths.portmap import MapStatus
 from netctl.paths.predict import Allocation
+from netctl.paths.relaychoice import BESIDE
 from netctl.system.guard import Guard
 from netctl.system.tasks import RESTART_S, Tasks
 from netctl.wire.control import Candidate, Candidates, Introduction, Punch, RelayGrant, RelayRequest
@@ -155,6 +158,15 @@ class PathRunner:
         self._places = RelayPlaces(self._relays_found, self._guard)
         self._relays: Places = {}
         self._circles: Mapping[str, frozenset[WireGuardKey]] = {}
+        self._apart: tuple[Mediator, ...] = ()
+        self._beside: tuple[Mediator, ...] = ()
+        """The mediators whose relays have names: none if the document has one mediator."""
+        self._names = False
+        """Whether a mediator has said that it gives grants at the relays beside others."""
+        self._at: Mediator | None = None
+        """The mediator of the present or last connection."""
+        self._home = BESIDE
+        """The name of the relay beside it; `BESIDE` while names are of no use."""
         self._tasks.keep("setting endpoints", self._steer_all)
 
     async def release(self) -> None:
@@ -466,10 +478,19 @@ class PathRunner:
         rests_s = self._manager.port_rests_s(time.monotonic())
         return PortState(self._opened[1], self._manager.port_verdict, rests_s)
 
-    def logged_in(self, stun: Sequence[SocketAddress], mediator: Mediator | None) -> None:
-        """The mediator is connected: use its STUN servers and its relay."""
+    def logged_in(
+        self, stun: Sequence[SocketAddress], mediator: Mediator | None, *, names: bool = False
+    ) -> None:
+        """The mediator is connected: use its STUN servers and its relay.
+
+        `names`: it gives grants at the relays beside other mediators too.
+        """
         now = time.monotonic()
-        self._tls.use(() if mediator is None else (mediator,))
+        if names and not self._names:
+            self._names = True
+            self._use_home(now)  # pairs may be bound at the relay beside the last mediator
+        self._at = mediator
+        self._use_home(now)
         self._stun = stun
         self._perform(self._manager.set_stun(self._plain(stun), now))
         self._perform(self._manager.control_up(now))
@@ -490,7 +511,7 @@ class PathRunner:
         self._perform(self._manager.set_stun(self._plain(self._stun), now))
         self._tell_relays(now)
         for grant, servers in self._grants.values():
-            there = self._at_relay(grant) if grant.relay else servers
+            there = servers or self._at_relay(grant)
             self._perform(self._manager.handle_message(grant, now, tuple(self._plain(there))))
         self._perform(self._manager.ways_changed(now))
 
@@ -504,40 +525,76 @@ class PathRunner:
     ) -> None:
         """Handle a message of the mediator about paths; `servers`: for a grant, the relay's addresses."""
         if isinstance(message, RelayGrant):
-            self._grants[message.peer, message.relay] = message, servers
             if message.relay:
+                self._grants[message.peer, message.relay] = message, ()
                 servers = self._at_relay(message)
+            else:
+                message = structs.replace(message, relay=self._home)
+                self._grants[message.peer, self._home] = message, servers
         self._perform(self._manager.handle_message(message, time.monotonic(), tuple(self._plain(servers))))
 
     def relays(
-        self, relays: tuple[Mediator, ...], circles: Mapping[str, frozenset[WireGuardKey]] | None = None
+        self,
+        relays: tuple[Mediator, ...],
+        circles: Mapping[str, frozenset[WireGuardKey]] | None = None,
+        beside: tuple[Mediator, ...] = (),
     ) -> None:
-        """Set the relays apart: they are looked up. `circles`: as in `PathManager.set_relays`."""
+        """Set the relays apart and the mediators whose relays have names: they are looked up.
+
+        `circles`: as in `PathManager.set_relays`.
+        """
         circles = circles or {}
         known, self._circles = self._circles, circles
+        changed, self._apart, self._beside = beside != self._beside, relays, beside
         self._tls.also(tuple(relay for relay in relays if relay.tls))
-        self._places.follow(relays)
+        if changed:
+            self._use_home(time.monotonic())
+        else:
+            self._follow_places()
         if circles != known:
             self._tell_relays(time.monotonic())
+
+    def _use_home(self, now: float) -> None:
+        """The document, this host's mediator, or what that one grants has changed."""
+        named, before = self._names and bool(self._beside), self._home
+        self._home = home = self._at.relay_name if named and self._at is not None else BESIDE
+        if home != before and BESIDE in (home, before):  # the same relay has another name
+            for (peer, name), (grant, servers) in list(self._grants.items()):
+                if name == before:
+                    self._grants[peer, home] = structs.replace(grant, relay=home), servers
+                    del self._grants[peer, name]
+        self._perform(self._manager.set_home(home, now))
+        if named:  # the same order for all members without UDP, so that two of them come to one relay
+            self._tls.use(self._beside, names=True)
+        else:
+            self._tls.use(() if self._at is None else (self._at,))
+        self._follow_places()
+        if named or before != BESIDE:
+            self._tell_relays(now)
+
+    def _follow_places(self) -> None:
+        """Look up the relays that have names."""
+        self._places.follow((*(self._beside if self._names else ()), *self._apart))
 
     def network_changed(self) -> None:
         """Names of relays may mean something else here."""
         self._places.network_changed()
 
     def _relays_found(self, found: Places) -> None:
-        """Where the relays apart are by now."""
+        """Where the relays with names are by now."""
         if found == self._relays:
             return
         self._relays = found
         now = time.monotonic()
         self._tell_relays(now)
         for grant, servers in self._grants.values():
-            if grant.relay:
-                servers = self._at_relay(grant)
-                self._perform(self._manager.handle_message(grant, now, tuple(self._plain(servers))))
+            if not servers:
+                there = self._at_relay(grant)
+                self._perform(self._manager.handle_message(grant, now, tuple(self._plain(there))))
 
     def _tell_relays(self, now: float) -> None:
-        asked: dict[str, list[SocketAddress]] = {}
+        beside = self._beside if self._names else ()
+        asked: dict[str, list[SocketAddress]] = {one.relay_name: [] for one in beside}
         for name, hosts in self._relays.items():
             relay = self._places.relay(name)
             if relay is not None:

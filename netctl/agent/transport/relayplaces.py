@@ -1,4 +1,4 @@
-"""Looks up the addresses of the document's relays apart, and keeps them up to date."""
+"""Looks up the addresses of the document's relays that have names, and keeps them up to date."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_ADDRESSES = 4
 """Most addresses of one name: a machine has one or two in each family."""
 
 Places = Mapping[str, tuple[str, ...]]
-"""Addresses by the relay's identity."""
+"""Addresses by the relay's name."""
 
 
 class RelayPlaces:
@@ -36,9 +36,9 @@ class RelayPlaces:
         self._found: dict[str, tuple[str, ...]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self, relays_apart: tuple[Mediator, ...]) -> None:
-        """Set the document's relays apart: they are looked up from now on."""
-        relays = {str(one.identity[0]): one for one in relays_apart}
+    def follow(self, named: tuple[Mediator, ...]) -> None:
+        """Set the document's relays with names: they are looked up from now on."""
+        relays = {one.relay_name: one for one in named}
         if relays == self._relays:
             return
         self._relays = relays
@@ -53,7 +53,7 @@ class RelayPlaces:
             self._begin()
 
     def relay(self, name: str) -> Mediator | None:
-        """The document's entry of the relay with this identity; None: it has none."""
+        """The document's entry of the relay with this name; None: it has none."""
         return self._relays.get(name)
 
     def close(self) -> None:

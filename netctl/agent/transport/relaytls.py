@@ -81,7 +81,7 @@ class RelayTls:
         on_message: Callable[[int, bytes], None],
         guard: Guard | None = None,
     ) -> None:
-        """`on_state`: the connection came (True) or went, and the relay to which it leads: its identity, or empty for
+        """`on_state`: the connection came (True) or went, and the relay to which it leads: its name, or empty for
         the mediator's. `on_message`: a message of the relay itself about a port.
 
         `guard` counts input with unexpected exceptions.
@@ -91,6 +91,7 @@ class RelayTls:
         self._on_state = on_state
         self._on_message = on_message
         self._mediators: tuple[Mediator, ...] = ()
+        self._names = False
         self._relays: tuple[Mediator, ...] = ()
         """Relays apart with TCP ports."""
         self._away = False
@@ -122,18 +123,21 @@ class RelayTls:
 
     # -- requests of the path manager -----------------------------------------------------------------------
 
-    def use(self, mediators: tuple[Mediator, ...]) -> None:
-        """Set the mediators whose relays to use, one of which is connected; a change ends the present connection."""
+    def use(self, mediators: tuple[Mediator, ...], *, names: bool = False) -> None:
+        """Set the mediators whose relays to use, one of which is connected; a change ends the present connection.
+
+        `names`: `on_state` is told which of them.
+        """
         self._away = False
-        if mediators != self._mediators:
-            self._mediators = mediators
+        if (mediators, names) != (self._mediators, self._names):
+            self._mediators, self._names = mediators, names
             self._finish("the document names other mediators now")
 
     def also(self, relays: tuple[Mediator, ...]) -> None:
         """Set the relays apart that can be reached over TLS."""
         if relays != self._relays:
             self._relays = relays
-            if self._name and self._name not in (str(one.identity[0]) for one in relays):
+            if self._name and self._name not in (one.relay_name for one in (*self._mediators, *relays)):
                 self._finish("the document names that relay no more")
             self._poked.set()
 
@@ -347,7 +351,7 @@ class RelayTls:
             return f"cannot reach the relay at {where}: {error.strerror or error}"
         finally:
             self._dialling = None
-        self._name = str(mediator.identity[0]) if mediator.relay_only else ""
+        self._name = mediator.relay_name if mediator.relay_only or self._names else ""
         via = str(proxy) if proxy is not None else None
         self._status = TunnelStatus("up", where, via, time.monotonic())
         warn(
