@@ -31,12 +31,16 @@ from netctl.model.keys import WireGuardKey
 BEAT_S = 1.0
 SILENT_S = 3.0
 """Three missing beats."""
-GATHER_S = 0.1
+GATHER_S = 0.05
 """Shortest interval of messages with presence. The first change after a rest is sent at once."""
-ANSWER_AFTER_S = GATHER_S / 2
-"""Whoever hears presence, and gathers some, sends it at once if the last was sent so long ago. So all mediators send at
-the same time, and a member hears of members here and elsewhere by one write. Without this limit two busy mediators
-would answer each other without end.
+GATHER_MANY_S = 0.1
+"""The same while many come: each message is a write to each member that it concerns."""
+MANY = 8
+"""Changes of one message."""
+ANSWER_AFTER = 0.5
+"""Whoever hears presence, and gathers some, sends it at once if this share of the interval is over. So all mediators
+send at the same time, and a member hears of members here and elsewhere by one write. Without this limit two busy
+mediators would answer each other without end.
 """
 REORDER_S = 0.2
 """A message may arrive after a later one. After this time a missing message counts as lost."""
@@ -259,6 +263,7 @@ class Peers:
         self._gather_due = float("inf")
         self._gathered = float("-inf")
         """When presence was last sent."""
+        self._interval_s = GATHER_S
         self._beat_due = float("inf")
         self._answer_due = float("inf")
         self._answered = float("-inf")
@@ -336,7 +341,7 @@ class Peers:
 
     def _tell(self, key: WireGuardKey, epoch: int, *, here: bool) -> None:
         if not self._pending:
-            self._gather_due = max(self._now, self._gathered + GATHER_S)
+            self._gather_due = max(self._now, self._gathered + self._interval_s)
             self.sooner += 1
         self._pending[key] = epoch, here
 
@@ -442,7 +447,7 @@ class Peers:
                 return self._moved(peer, message.state)
             case b.Presence():
                 events = self._changed(peer, peer.apply(message.rows))
-                answers = bool(self._pending) and now >= self._gathered + ANSWER_AFTER_S
+                answers = bool(self._pending) and now >= self._gathered + ANSWER_AFTER * self._interval_s
                 return [*events, *self._flush()] if answers else events
             case b.Leaving():
                 peer.leaving = True
@@ -642,6 +647,7 @@ class Peers:
         self._gather_due = float("inf")
         if rows:
             self._gathered = self._now
+            self._interval_s = GATHER_S if len(rows) < MANY else GATHER_MANY_S
         return [
             Publish(b.Presence(self.run, self._count(), b.pack(rows[at : at + b.MAX_ROWS])))
             for at in range(0, len(rows), b.MAX_ROWS)

@@ -25,7 +25,7 @@ from mediator.core.admissionlimiter import AdmissionLimiter, Ban, Offence
 from mediator.core.busmessages import Presence
 from mediator.core.generations import RESERVE, first_generation
 from mediator.core.membershipservice import STORE_AWAY, MembershipService, Offered
-from mediator.core.peers import GATHER_S as PRESENCE_S
+from mediator.core.peers import GATHER_MANY_S
 from mediator.core.transactions import Job
 from mediator.shell.admin import AdminServer
 from mediator.shell.bus.buslink import BusLink
@@ -794,7 +794,7 @@ class Server:
                 case fx.News(numbers, payloads, elsewhere) if self._link is not None:
                     if self._meters is not None:
                         self._meters.told(len(numbers))
-                    self._gather(numbers, payloads, ANSWERS_S if elsewhere else PRESENCE_S + ANSWERS_S)
+                    self._gather(numbers, payloads, ANSWERS_S if elsewhere else GATHER_MANY_S + ANSWERS_S)
                 case fx.Deliver(numbers, payloads):
                     if self._meters is not None:
                         self._meters.told(len(numbers))

@@ -104,26 +104,42 @@ def test_the_first_change_after_a_rest_is_sent_at_once_and_the_next_ones_togethe
     assert (presence_sent(world, 1), set(two.here)) == (1, {key(1)})
     for number in (2, 3):
         one.came(key(number), one.next_epoch(0))
-        world.pass_time(0.02)
+        world.pass_time(0.01)
     assert presence_sent(world, 1) == 1
     world.pass_time(p.GATHER_S)
     assert (presence_sent(world, 1), set(two.here)) == (2, {key(1), key(2), key(3)})
 
 
+def test_while_many_come_the_interval_is_longer() -> None:
+    world = Cluster()
+    one, _ = world.add(1), world.add(2)
+    world.pass_time(1.5)
+    for number in range(p.MANY):
+        one.came(key(number), one.next_epoch(0))
+    world.pass_time(0.001)
+    one.came(key(p.MANY), one.next_epoch(0))
+    world.pass_time((p.GATHER_S + p.GATHER_MANY_S) / 2)
+    assert presence_sent(world, 1) == 1
+    world.pass_time(p.GATHER_MANY_S)
+    assert presence_sent(world, 1) == 2
+
+
 def test_who_hears_presence_sends_at_once_what_it_has_gathered_itself() -> None:
     """So members hear of members here and elsewhere at the same moment."""
     world = Cluster()
+    world.bus.delay_s = 0.001
     one, two = world.add(1), world.add(2)
     world.pass_time(1.5)
     two.came(key(20), two.next_epoch(0))
-    world.pass_time(p.ANSWER_AFTER_S + 0.01)
+    half_s = p.ANSWER_AFTER * p.GATHER_S
+    world.pass_time(half_s + 0.005)
     two.came(key(21), two.next_epoch(0))
     assert presence_sent(world, 2) == 1, "the next one waits"
     one.came(key(10), one.next_epoch(0))
     world.pass_time(2.5 * world.bus.delay_s)
     assert presence_sent(world, 2) == 2
     assert key(21) in one.here
-    assert p.ANSWER_AFTER_S + 0.01 + 2.5 * world.bus.delay_s < p.GATHER_S, "its own time was not up"
+    assert half_s + 0.005 + 2.5 * world.bus.delay_s < p.GATHER_S, "its own time was not up"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -139,8 +155,8 @@ def test_busy_mediators_do_not_answer_each_other_without_end(seed: int) -> None:
         logins += 1
         world.pass_time(0.002)
     sent = sum(isinstance(message, b.Presence) for message in world.bus.published[before:])
-    assert sent <= len(peers) * 2 / p.ANSWER_AFTER_S + len(peers), f"seed {seed}"
-    world.pass_time(p.GATHER_S + world.bus.delay_s)
+    assert sent <= len(peers) * 2 / (p.ANSWER_AFTER * p.GATHER_S) + len(peers), f"seed {seed}"
+    world.pass_time(p.GATHER_MANY_S + world.bus.delay_s)
     assert sum(len(one.here) for one in peers) == 2 * logins, f"seed {seed}"
 
 
