@@ -183,11 +183,17 @@ class Hub:
 
     @property
     def spread(self) -> bool:
-        """Whether members may be logged in at any mediator of the document: a pair has the relays beside all of them.
+        """Whether members may be logged in at any mediator of the document: a pair has the relays beside all."""
+        return self.grants_beside and len(self._beside) > 1
 
-        False without a bus, because members at different mediators are not introduced then.
+    @property
+    def grants_beside(self) -> bool:
+        """Whether members may ask for grants at the relays beside the document's other mediators, as many as it names.
+
+        They hear it at login, perhaps before this mediator has the document that names a second one. False without a
+        bus, because members at different mediators are not introduced then.
         """
-        return self._bus and len(self._beside) > 1
+        return self._bus and self._shared
 
     def relay_port(self, key: WireGuardKey) -> int | None:
         """A member's relay port, which also names its account at the relay."""
@@ -625,7 +631,7 @@ class Hub:
             KEEPALIVE_S,
             self._store,
             w.MINOR_VERSION,
-            self.spread,
+            self.grants_beside,
         )
         name = self._membership.by_key[key].name
         effects += [LoggedIn(connection, name), Send(connection, welcome)]

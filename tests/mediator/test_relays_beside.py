@@ -83,6 +83,11 @@ class Mediator:
                 case _:
                     pass
 
+    def follow(self, of: Document, number: int) -> None:
+        """The store has another document."""
+        self.hub.follow(number)
+        self._perform(self.hub.load(of, of.mediators[0], UNIX))
+
     def ask(self, name: str, peer: str = "bob") -> w.RelayGrant | None:
         """Ann asks for a grant."""
         self.sent.clear()
@@ -159,7 +164,6 @@ def test_an_app_is_met_at_a_relay_beside_any_mediator_because_all_have_its_pairs
         (TWO, True, True, True),
         (TWO, True, False, False),
         (TWO, False, True, False),
-        (document({"url": "netctl://192.0.2.1:8443"}), True, True, False),
     ],
 )
 def test_members_may_spread_where_several_mediators_have_one_store_and_a_bus(
@@ -167,6 +171,15 @@ def test_members_may_spread_where_several_mediators_have_one_store_and_a_bus(
 ) -> None:
     one = Mediator(of, shared=shared, bus=bus)
     assert (one.hub.spread, one.welcome.spread) == (spread, spread)
+
+
+def test_a_member_that_logs_in_before_the_document_names_a_second_mediator_uses_its_relay_later() -> None:
+    """A host may have the new document before its mediator, and logs in again because of it: once, and not later."""
+    one = Mediator(document({"url": "netctl://192.0.2.1:8443"}))
+    assert one.welcome.spread
+    assert not one.hub.spread, "as long as it knows no other"
+    one.follow(TWO, 102)
+    assert one.ask(SECOND) is not None
 
 
 def test_a_mediator_alone_gives_grants_at_its_own_relay_only() -> None:
