@@ -209,9 +209,17 @@ class PairRelays:
         """Whether the TLS connection is needed, to whichever relay it leads."""
         if self._used.usable and not self._used.by_tls:
             return False
-        return self.beside.needs_tunnel or (
-            self._tunnel is not None and self._links[self._tunnel].needs_tunnel
-        )
+        return self.beside.needs_tunnel or self._links[self._by_tls].needs_tunnel
+
+    @property
+    def _by_tls(self) -> str:
+        """The relay to which the TLS connection leads. Without one, that beside this host's mediator; but if no relay
+        answers over UDP, the first, because TLS leads there, and it is the first that is asked.
+        """
+        if self._tunnel is not None:
+            return self._tunnel
+        measured = any(rtt_ms < OUT_OF_REACH_MS for rtt_ms in self._mine.values())
+        return self._home if measured else next(iter(self._links))
 
     @property
     def tunnel_server(self) -> SocketAddress | None:
@@ -456,7 +464,7 @@ class PairRelays:
 
         One that answers keeps its place for `RELAY_TRIAL` although others rank better by now: the peer may just be
         binding there, and the relay tells it for a minute that this host is bound. The relay to which the TLS
-        connection leads is among them while that is needed; the one beside the mediator, as long as there is none.
+        connection leads, or will lead, is among them while that is needed (`_by_tls`).
         """
         for name, link in self._links.items():
             if link.wanted and not link.quiet:
@@ -467,9 +475,8 @@ class PairRelays:
             if self._links[name].wanted and not self._links[name].quiet and now < at + RELAY_TRIAL
         ]
         asked = [*kept, *(name for name in ranked if name not in kept)][:RELAYS_ASKED]
-        by_tls = self._tunnel or self._home
-        if self.needs_tunnel and by_tls not in asked:
-            asked[-1] = by_tls
+        if self.needs_tunnel and self._by_tls not in asked:
+            asked[-1] = self._by_tls
         return sorted(asked, key=ranked.index)
 
     def _improve(self, now: float) -> None:

@@ -22,20 +22,23 @@ HERE = SocketAddress("198.51.100.1", 51820)
 APART = tuple(f"ed25519:{letter * 42}A=" for letter in "BCDEF")
 ADDRESSES = {name: f"192.0.2.{number}" for number, name in enumerate((BESIDE, *APART), 1)}
 STEP_S = 0.25
+TLS_NEEDED_S = 1.25
+"""Three messages without an answer, at the times of `RELAY_RETRY`, and a step of the clock for each."""
 
 
 class Alone:
     """A pair whose peer is nowhere, and its relays."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: str = BESIDE) -> None:
         count = itertools.count()
+        self.home = home
         self.mine = {name: 10 * number for number, name in enumerate((*APART, BESIDE), 1)}
         self.now = 0.0
         self.dead: set[str] = set()
         self.most = 0
         self.tables = {name: RelayTable(bytes(32), b"c" * 32, range(OWN, PEER + 1)) for name in ADDRESSES}
         self.relays = PairRelays("peer", lambda size: next(count).to_bytes(size, "big"), self.mine)
-        self.relays.know(APART, self.now)
+        self.relays.know(APART, self.now, home)
         self.relays.told(dict(self.mine), self.now)
         self.relays.want(self.now)
 
@@ -53,7 +56,7 @@ class Alone:
 
     def _perform(self, effect: object) -> None:
         if isinstance(effect, SendControl) and isinstance(effect.message, RelayRequest):
-            name = effect.message.relay
+            name = effect.message.relay or self.home
             given = grant(bytes(32), OWN, PEER, UNIX + 3600)
             at = SocketAddress(ADDRESSES[name], PEER)
             told = RelayGrant("peer", str(at), given.allocation, given.key, given.expires_s, name)
@@ -127,6 +130,31 @@ def test_where_all_are_silent_the_one_that_tls_leads_to_stays() -> None:
         assert BESIDE in alone.asked
         assert alone.relays.needs_tunnel
         assert len(alone.asked) <= RELAYS_ASKED
+
+
+@pytest.mark.parametrize("home", APART)
+def test_where_udp_is_blocked_tls_begins_as_soon_beside_whichever_mediator_the_member_is_logged_in(
+    home: str,
+) -> None:
+    """It leads to the first relay, which is asked first."""
+    alone = Alone(home)
+    alone.mine.clear()  # no relay has answered STUN
+    alone.dead.update(ADDRESSES)
+    alone.run(TLS_NEEDED_S)
+    assert alone.relays.needs_tunnel
+    for _ in range(100):
+        alone.run(0.5)
+        assert alone.relays.needs_tunnel, "until the connection is there"
+        assert len(alone.asked) <= RELAYS_ASKED
+
+
+def test_nobody_needs_tls_because_the_first_relay_is_dead_and_others_answer() -> None:
+    alone = Alone(APART[1])
+    alone.dead.add(APART[0])
+    for _ in range(100):
+        alone.run(STEP_S)
+        assert not alone.relays.needs_tunnel
+    assert alone.relays.beside.answered_at > 0
 
 
 def test_relays_are_ranked_anew_only_when_a_number_changes() -> None:
