@@ -166,8 +166,12 @@ class GrantClock:
     reading, the operator is told.
     """
 
-    def __init__(self, clock: SteadyClock, table: RelayTable) -> None:
-        self._clock, self._table = clock, table
+    def __init__(self, clock: SteadyClock, table: RelayTable, *, shared: bool = False) -> None:
+        """`shared`: a mediator beside the relay counts from the same reading. It is not read again then, or that
+        mediator's own grants might be over; the operator is told what others' grants show.
+        """
+        self._clock, self._table, self._shared = clock, table, shared
+        self._then = ", then restart that machine" if shared else ""
         self._expired = self._ahead = 0
         self._look_at = float("-inf")
         self._behind_said = False
@@ -184,7 +188,7 @@ class GrantClock:
         self._look_at = now + CLOCK_LOOK_S
         self._expired, self._ahead = table.expired, table.ahead
         behind_s = table.clock_behind_s
-        changed = self._clock.read_again()
+        changed = 0.0 if self._shared else self._clock.read_again()
         if abs(changed) > CLOCK_STEP_S:
             table.clock_was_set()
             self._behind_said = False
@@ -196,13 +200,14 @@ class GrantClock:
             _LOG.warning(
                 f"grants of a mediator are refused: by them this machine's clock is at least {_span(behind_s)} "
                 f"behind, and {_span(CLOCK_TOLERANCE_S)} is the most that a relay works with; set the clock here, or "
-                "the mediator's if it is ahead"
+                f"the mediator's if it is ahead{self._then}"
             )
         elif behind:
             _LOG.warning(
                 f"this machine's clock is at least {_span(behind_s)} behind a mediator's: set the one that is wrong"
+                + self._then
             )
-        elif expired and table.overdue:
+        elif expired and table.overdue and not self._shared:
             _LOG.warning(
                 "grants of a mediator are over by this machine's clock: is one of the two wrong by hours?"
             )

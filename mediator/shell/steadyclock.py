@@ -5,7 +5,8 @@ be silent until they ask for new grants. So the wall clock is read once per boot
 first, and continues by CLOCK_BOOTTIME. A file that both can read holds the first reading.
 
 A relay apart has another machine's clock than its mediators. It reads the wall clock again when their grants show that
-its reading is wrong (`mediator.shell.relayapart`): the machine may have booted before its clock was set.
+its reading is wrong (`mediator.shell.relayapart`): the machine may have booted before its clock was set. The relay
+beside one of several mediators takes the others' grants too; it keeps its reading, and its log says what they show.
 """
 
 from __future__ import annotations

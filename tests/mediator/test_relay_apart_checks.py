@@ -304,6 +304,28 @@ def test_a_clock_that_is_off_is_said_with_how_far(tmp_path: Path, caplog: pytest
     assert "grants of a mediator are over by this machine's clock" in caplog.text
 
 
+def test_beside_a_mediator_the_clock_that_both_share_stays_and_the_operator_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another mediator's grants show that this machine booted with a wrong clock, which was set afterwards."""
+    clock = Clock(tmp_path, wrong_s=-3 * HOUR_S)
+    watch = GrantClock(clock.steady, clock.table, shared=True)
+    clock.wrong_s = 0.0
+    assert not clock.takes(clock.true)
+    watch.look(0.0)
+    assert clock.steady.unix() == clock.true - 3 * HOUR_S, (
+        "this machine's mediator makes grants by that reading"
+    )
+    assert "this machine's clock is at least 3.0 hours behind" in caplog.text
+    assert "then restart that machine" in caplog.text
+    caplog.clear()
+    assert clock.takes(clock.true - 3 * HOUR_S)
+    clock.true += 2 * HOUR_S
+    assert not clock.takes(UNIX - 10 * HOUR_S)
+    watch.look(CLOCK_LOOK_S + 1)
+    assert caplog.text == "", "the old grant of a member that slept tells nothing"
+
+
 def test_the_old_grants_of_members_that_slept_tell_nothing_about_the_clock(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -92,6 +92,7 @@ def _run_handed(arguments: argparse.Namespace) -> None:
     """Beside a mediator of another user, with what the mediator has put into the state directory."""
     handed, secret = handed_over(arguments.state)
     _, _, own = _load(arguments, handed.identity)
+    clock = SteadyClock(arguments.state)
 
     def start_anew() -> None:
         _LOG.warning("the mediator has given this relay another key: it starts anew")
@@ -99,16 +100,18 @@ def _run_handed(arguments: argparse.Namespace) -> None:
 
     @contextlib.contextmanager
     def beside(relay: RelayServer) -> Iterator[Sized]:
+        relay.watch(GrantClock(clock, relay.table, shared=True).look)
         relay.watch(Handed(arguments.state, relay.pairs, start_anew).look)
         relay.watch(UnheldFile(arguments.state, relay).look)
         with take_connections(relay, server_context(handed.pem, RELAY_ALPN), arguments.state) as links:
             yield links
 
-    _relay(arguments, own, secret, SteadyClock(arguments.state).unix, beside)
+    _relay(arguments, own, secret, clock.unix, beside)
 
 
 def _run_beside(arguments: argparse.Namespace, identity: Identity, own: Mediator) -> None:
     """Beside its mediator, in the mediator's state directory."""
+    clock = SteadyClock(arguments.state)
 
     @contextlib.contextmanager
     def beside(relay: RelayServer) -> Iterator[Sized]:
@@ -116,12 +119,13 @@ def _run_beside(arguments: argparse.Namespace, identity: Identity, own: Mediator
             contextlib.closing(PairReader(arguments.state / STORE_FILE)) as reader,
             take_connections(relay, identity.server_context(RELAY_ALPN), arguments.state) as links,
         ):
+            relay.watch(GrantClock(clock, relay.table, shared=True).look)
             relay.watch(UnheldFile(arguments.state, relay).look)
             told = ToldPairs(arguments.state, relay.pairs)  # by a mediator whose store is in PostgreSQL
             relay.watch(lambda now: None if told.look(now) else reader.tell(relay.pairs, now))
             yield links
 
-    _relay(arguments, own, relay_secret(arguments.state), SteadyClock(arguments.state).unix, beside)
+    _relay(arguments, own, relay_secret(arguments.state), clock.unix, beside)
 
 
 def _run_apart(
