@@ -160,6 +160,28 @@ def test_a_grant_keeps_the_relay_that_it_is_for_when_the_host_changes_its_mediat
     run(lambda: Runner(tmp_path), story)
 
 
+@pytest.mark.parametrize("proxied", [True, False])
+def test_a_grant_at_a_named_relay_counts_though_only_the_proxy_can_resolve_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxied: bool
+) -> None:
+    """Without a proxy it waits for the name: no other relay is asked in the place of that one."""
+    monkeypatch.setenv("https_proxy", "http://192.0.2.7:3128" if proxied else "")
+    one, two = (Mediator(f"m{number}.invalid", 8443, (PIN,)) for number in (1, 2))
+    allocation = Allocation(40000, 40001, 1)
+    given = RelayGrant(str(ONE), "0.0.0.0:40001", allocation.pack().hex(), "00" * 32, 1, one.relay_name)
+
+    async def story(runner: Runner) -> None:
+        paths = runner.paths
+        paths.relays((), {}, (one, two))
+        paths.peers(frozenset({ONE}))
+        paths.logged_in((PLACE,), two, names=True)
+        paths.message(given)
+        links = paths._manager._pairs[ONE].relay._links
+        assert links[one.relay_name].servers == ((SocketAddress(PLACE.host, 40001),) if proxied else ())
+
+    run(lambda: Runner(tmp_path), story)
+
+
 class Looked(dict[WireGuardKey, PeerStatus]):
     """Statuses that count how many of them are looked at."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from netctl.agent.log import warn
+from netctl.agent.mediators.proxy import proxy_for
 from netctl.agent.storage.keyfiles import Keys
 from netctl.agent.transport.doorbells import Doorbells
 from netctl.agent.transport.mapper import PortMapRunner
@@ -22,7 +24,7 @@ from netctl.engine.links.routelookup import SourceLookup
 from netctl.engine.port.sharedport import SharedPort, open_shared_port
 from netctl.model.addresses import Address, Prefix, SocketAddress
 from netctl.model.document import Mediator
-from netctl.model.errors import EngineError
+from netctl.model.errors import EngineError, LocalError
 from netctl.model.hoststate import WIREGUARD_LINK, PeerStatus, changed_peers
 from netctl.model.keys import WireGuardKey
 from netctl.node.ownport import PortState
@@ -602,9 +604,16 @@ class PathRunner:
         self._perform(self._manager.set_relays(asked, now, self._circles))
 
     def _at_relay(self, grant: RelayGrant) -> tuple[SocketAddress, ...]:
-        """The relay's port for the peer, at every address that the document's name of it has."""
+        """The relay's port for the peer, at every address that the document's name of it has.
+
+        Where only the proxy can resolve names, at the mediator's, which is the proxy's then: packets go over TLS.
+        """
         port = SocketAddress.parse(grant.address).port
-        return tuple(SocketAddress(host, port) for host in self._relays.get(grant.relay, ()))
+        hosts = self._relays.get(grant.relay, ())
+        if not self._relays and self._stun and (relay := self._places.relay(grant.relay)) is not None:
+            with contextlib.suppress(LocalError):  # a wrong setting of another relay's proxy
+                hosts = (self._stun[0].host,) if proxy_for(relay.host) is not None else ()
+        return tuple(SocketAddress(host, port) for host in hosts)
 
     def woke(self, suspended_s: float) -> None:
         """The host stood still, `suspended_s` of that time by suspend: try every path again, and ask for the external
