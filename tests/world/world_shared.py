@@ -130,6 +130,11 @@ class _OlderHub(h.Hub):
         self._beside = {}
         return effects
 
+    @property
+    def grants_beside(self) -> bool:
+        """It says nothing of them."""
+        return False
+
 
 class _Shared:
     """What a process has beside its hub."""
