@@ -30,6 +30,9 @@ address1={CARD_ADDRESS},203.0.113.1
 [ipv6]
 method=ignore
 """
+# NetworkManager 1.52 (Debian 13) looks up itself, and who calls it, in /proc. nsenter forks for that, and the program
+# ends with it.
+AMONG_THE_HOSTS = ("nsenter", "--target=1", "--pid", "setpriv", "--pdeathsig", "TERM")
 UNMANAGED = "[keyfile]\nunmanaged-devices+=interface-name:nctl*;interface-name:nseg*;interface-name:lo\n"
 """The file conf.d/netctl.conf that docs/coexistence.md names."""
 
@@ -41,7 +44,7 @@ def program(name: str) -> str | None:
 
 
 MANAGER, NMCLI = program("NetworkManager"), program("nmcli")
-LIBRARIES = ":".join(str(path) for path in UNPACKED.glob("usr/lib/*-linux-gnu"))
+LIBRARIES = ":".join(str(path) for lib in ("usr/lib", "lib") for path in UNPACKED.glob(f"{lib}/*-linux-gnu"))
 
 
 def why_not() -> str | None:
@@ -72,7 +75,8 @@ class NetworkManager(Managed):
 
     def start_manager(self) -> None:
         """Start it anew; afterwards it has configured its card and looked at all links."""
-        self.start(["env", f"LD_LIBRARY_PATH={LIBRARIES}", str(MANAGER), "-n"], self.configured)
+        program = ("env", f"LD_LIBRARY_PATH={LIBRARIES}", str(MANAGER), "-n")
+        self.start([*AMONG_THE_HOSTS, *program], self.configured)
 
     def configured(self) -> bool:
         return (
@@ -103,7 +107,8 @@ class NetworkManager(Managed):
 
     def off_and_on(self) -> None:
         """As a laptop's switch for flights does."""
-        self.nmcli("networking", "off")
+        # 1.52 (Debian 13) switches off at once, and does not say so within nmcli's 25 s where links are another's.
+        self.nmcli("networking", "off", check=False)
         wait_for("the card is off", lambda: not self.has_its_address())
         self.nmcli("networking", "on")
         wait_for("it is on again", self.configured)

@@ -75,7 +75,6 @@ def text(version: int, *, names_both: bool = True) -> str:
 
 
 @functools.cache
-@functools.cache
 def offered(content: str) -> Offered:
     """The document with this text, as an operator offers it."""
     return Offered(content, load_document(content, "f").document, "amy")
