@@ -27,7 +27,7 @@ from tests.world.world_shared import SharedMediator
 SEEDS = int(os.environ.get("NETCTL_WORLD_CLUSTER_SEEDS", "2000"))
 """A fifth of a second of one core each."""
 BATCH = 50
-STEADY = max(20, SEEDS // 10)
+STEADY = max(20, SEEDS // 200 * 20)
 STEADY_BATCH = 20
 ENOUGH = 100
 ONE = os.environ.get("NETCTL_WORLD_SEED")
