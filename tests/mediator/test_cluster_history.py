@@ -146,6 +146,7 @@ async def until_told(
             if kept_before in str(error):
                 return None
             history.unknown[what] += 1
+            history.errors[what] = str(error)
             await asyncio.sleep(PACE_S)
 
 
@@ -279,7 +280,7 @@ def test_what_was_told_holds_whatever_is_lost(tmp_path: Path) -> None:
             for client in waiting:  # what is not whole says why they still wait
                 client.cancel()
             await asyncio.to_thread(until_whole, site)
-            assert not waiting, f"{len(waiting)} still wait for an answer"
+            assert not waiting, f"{len(waiting)} still wait for an answer: {history}"
             await asyncio.gather(*clients)
 
     async def end_state(site: Site) -> tuple[Kept, int]:

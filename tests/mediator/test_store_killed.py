@@ -50,6 +50,8 @@ class History:
     asked: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     """Errors, each of which leaves open what became of it."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """The last error of each kind of request."""
     wanted_revoked: set[WireGuardKey] = field(default_factory=set)
     numbers: list[int] = field(default_factory=list)
     """Of states that acknowledged changes have made, where several mediators work."""
