@@ -57,6 +57,7 @@ from mediator.core.relay_pairs import PairPort
 from mediator.core.transactions import Basis
 from mediator.core.viewcache import ViewCache, ViewClass
 from netctl.model.addresses import Address, SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.document import Document, Mediator
 from netctl.model.errors import RemoteError
 from netctl.model.forpeople import counted
@@ -564,16 +565,13 @@ class Hub:
 
     def next_timer(self) -> float | None:
         """The earliest deadline."""
-        soonest = min(self._connections.deadlines(), default=None)
-        for at in (
+        return earliest(
+            min(self._connections.deadlines(), default=None),
             self._allocations.store_due,
             self._logins.next_timer(),
             self._peers.next_timer(),
             self._audience.next_timer(),
-        ):
-            if at is not None and (soonest is None or at < soonest):
-                soonest = at
-        return soonest
+        )
 
     def handle_timer(self, now: float, unix_s: int) -> list[Effect]:
         """Drop connections without a login and silent members; ask the store again after a refusal.

@@ -322,18 +322,22 @@ class MembershipService:
 
         Returns what of it memory took now: nothing of keys that were read since or have a later change.
         """
-        ahead = not (yield from self._reached(records.number))
-        if ahead and records.number <= self.number:
-            return a.Records(frozenset())
-        taken = records.of(frozenset(key for key in records.keys if self._is_news(key, records.number)))
+        keys = yield from self._to_take(records.keys, records.number)
+        if not keys:
+            return a.Records(keys)
+        taken = records.of(keys)
         self.book = self.book.changed(taken)
-        if ahead:
-            self._ahead.update(dict.fromkeys(taken.keys, records.number))
         return taken
 
-    def _is_news(self, key: WireGuardKey, number: int) -> bool:
-        """Whether memory has no later change of this key than the one which made the state of this number."""
-        return self._ahead.get(key, 0) <= number
+    def _to_take(self, keys: frozenset[WireGuardKey], number: int) -> Job[frozenset[WireGuardKey]]:
+        """An own transaction has made the state of this number. Those of its keys that memory takes from it now."""
+        ahead = not (yield from self._reached(number))
+        if ahead and number <= self.number:
+            return frozenset()
+        news = frozenset(key for key in keys if self._ahead.get(key, 0) <= number)
+        if ahead:
+            self._ahead.update(dict.fromkeys(news, number))
+        return news
 
     # -- what hosts ask for ---------------------------------------------------------------------------------
 
@@ -355,12 +359,9 @@ class MembershipService:
             if self.book is before:
                 return [fx.Send(request.connection, answer)]
             return self._answer(request.connection, answer, kept.now)
-        ahead = not (yield from self._reached(number))
-        if (not ahead or number > self.number) and self._is_news(entry.key, number):
+        if (yield from self._to_take(frozenset((entry.key,)), number)):
             self.book = self.book.admitted(verdict, number)
             self.hub.granted([verdict.lease] if verdict.lease is not None else [])
-            if ahead:
-                self._ahead[entry.key] = number
         waits = ", waits for approval" if entry.pending else ""
         said = fx.Say(f"'{entry.name}' joined '{verdict.network}' with invite {entry.invite}{waits}")
         return [said, *self._answer(request.connection, answer, kept.now)]

@@ -791,14 +791,14 @@ class Server:
                         target.gather((encode(message),))
                     elif target is not None:
                         target.send(encode(message))
-                case fx.News(numbers, payloads, elsewhere) if self._link is not None:
-                    if self._meters is not None:
-                        self._meters.told(len(numbers))
-                    self._gather(numbers, payloads, ANSWERS_S if elsewhere else GATHER_MANY_S + ANSWERS_S)
                 case fx.Deliver(numbers, payloads):
                     if self._meters is not None:
                         self._meters.told(len(numbers))
-                    self._deliver(numbers, payloads)
+                    if isinstance(effect, fx.News) and self._link is not None:
+                        wait_s = ANSWERS_S if effect.elsewhere else GATHER_MANY_S + ANSWERS_S
+                        self._gather(numbers, payloads, wait_s)
+                    else:
+                        self._deliver(numbers, payloads)
                 case fx.Drop(number, error):
                     if self._meters is not None:
                         self._meters.dropped(error.code)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.errors import RemoteError
 from netctl.paths.constants import (
     FAMILY_LEAD,
@@ -160,8 +161,7 @@ class Discovery:
         return self._soonest
 
     def _plan(self) -> None:
-        times = [server.due for server in self._servers.values() if server.due is not None]
-        self._soonest = min([*times, self._deadline] if self._deadline is not None else times, default=None)
+        self._soonest = earliest(self._deadline, *[server.due for server in self._servers.values()])
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
         """The requests that are due. After a whole gathering without answer, a server's earlier answer is dropped."""

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.errors import LocalError, RemoteError
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
@@ -247,9 +248,7 @@ class Guesser:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        if self._due is None or self._end_at is None:
-            return self._due if self._end_at is None else self._end_at
-        return min(self._due, self._end_at)
+        return earliest(self._due, self._end_at)
 
     def handle_timer(self, now: float) -> list[Effect]:
         """Send the next guess or the next socket's packet, or end."""

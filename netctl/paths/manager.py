@@ -18,6 +18,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from netctl.model.addresses import Prefix, SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.errors import RemoteError
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
@@ -646,17 +647,14 @@ class PathManager:
         """When `handle_timer` is due; None: never."""
         while self._timers and self._scheduled.get(self._timers[0][1]) != self._timers[0][0]:
             heapq.heappop(self._timers)
-        soonest = self._timers[0][0] if self._timers else None
-        for at in (
+        return earliest(
+            self._timers[0][0] if self._timers else None,
             self._outside.next_timer(),
             self._meter.next_timer(),
             self._judge.next_timer(),
             self._trial.next_timer(),
             self._orphans_until,
-        ):
-            if at is not None and (soonest is None or at < soonest):
-                soonest = at
-        return soonest
+        )
 
     def status(self) -> Mapping[WireGuardKey, PathStatus]:
         """Every peer's present path."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.paths import constants as c
 from netctl.paths.behaviour import DEPENDENT, Behaviour, behaviour
 from netctl.paths.discovery import Discovery
@@ -96,13 +97,9 @@ class Outside:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        soonest = self.discovery.next_timer()
         if self._sampler.batch is None and self._filter.batch is None:
-            return soonest
-        for at in (self._sampler.next_timer(), self._filter.next_timer()):
-            if at is not None and (soonest is None or at < soonest):
-                soonest = at
-        return soonest
+            return self.discovery.next_timer()
+        return earliest(self.discovery.next_timer(), self._sampler.next_timer(), self._filter.next_timer())
 
     def handle_timer(self, now: float) -> list[Effect]:
         """The requests that are due."""

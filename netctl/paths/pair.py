@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.hoststate import PeerStatus
 from netctl.model.keys import WireGuardKey
 from netctl.paths import constants as c
@@ -840,8 +841,8 @@ class Pair:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        soonest = self.relay.next_timer()
-        for at in (
+        return earliest(
+            self.relay.next_timer(),
             self.offer_due,
             self._give_up_at,
             self._retry_at if self.online else None,
@@ -854,10 +855,7 @@ class Pair:
             self._mtu.due,
             self.liveness.due,
             self._relayed.due,
-        ):
-            if at is not None and (soonest is None or at < soonest):
-                soonest = at
-        return soonest
+        )
 
     def handle_timer(self, now: float, control: bool) -> list[Effect]:
         """Perform what is due, except the manager's offers and rounds; `control`: the mediator is connected."""

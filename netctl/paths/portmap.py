@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from netctl.model.deadlines import earliest
 from netctl.paths.mapping import (
     CHECK_REST_S,
     LEASE_LONGEST_S,
@@ -149,8 +150,7 @@ class PortMapper:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        times = [self._due, self._asker.next_timer() if self._asker is not None else None]
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self._due, self._asker.next_timer() if self._asker is not None else None)
 
     def handle_timer(self, now: float) -> list[PortEffect]:
         """Perform what is due."""

@@ -35,6 +35,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.paths.constants import (
     RELAY_ALONE,
     RELAY_DOUBTS,
@@ -380,12 +381,7 @@ class PairRelays:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        soonest = self._plan_due
-        for link in self._links.values():
-            at = link.next_timer()
-            if at is not None and (soonest is None or at < soonest):
-                soonest = at
-        return soonest
+        return earliest(self._plan_due, *[link.next_timer() for link in self._links.values()])
 
     def handle_timer(self, now: float, online: bool) -> list[LinkEffect]:
         """Perform what is due."""
@@ -529,8 +525,7 @@ class PairRelays:
                 link.want(now)
             elif name != self._current and link.wanted:
                 link.release()
-        due = (self._plan_due, *self._trials.values())
-        self._plan_due = min((at for at in due if at is not None), default=None)
+        self._plan_due = earliest(self._plan_due, *self._trials.values())
         bound = next((name for name in self._trials if self._links[name].usable), None)
         if bound is not None:
             self._take(bound, now)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.errors import RemoteError
 from netctl.paths.constants import (
     GRANT_RENEW,
@@ -312,12 +313,7 @@ class RelayLink:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        soonest = self._due
-        if self._grant_due is not None and (soonest is None or self._grant_due < soonest):
-            soonest = self._grant_due
-        if self._trial is not None and (soonest is None or self._trial.due < soonest):
-            soonest = self._trial.due
-        return soonest
+        return earliest(self._due, self._grant_due, self._trial.due if self._trial is not None else None)
 
     def is_due(self, now: float) -> bool:
         """Whether `handle_timer` may do anything."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from netctl.model.addresses import SocketAddress
+from netctl.model.deadlines import earliest
 from netctl.model.errors import RemoteError
 from netctl.paths.constants import METER_EVERY, METER_QUESTIONS, METER_REST, METER_WAIT
 from netctl.paths.effects import SendDatagram
@@ -98,11 +99,7 @@ class RelayMeter:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        soonest = self._questions[0] if self._questions else None
-        for at in (self._ends, self._next):
-            if at is not None and (soonest is None or at < soonest):
-                soonest = at
-        return soonest
+        return earliest(self._questions[0] if self._questions else None, self._ends, self._next)
 
     def handle_timer(self, now: float) -> list[SendDatagram]:
         """Send the questions that are due, and end a series."""

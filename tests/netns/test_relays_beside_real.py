@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from netctl.lab.internet import STATE_PATH, Lab, program, statuses_of
+from netctl.lab.internet import STATE_PATH, Lab, statuses_of
 from netctl.lab.probes import host_name
 from tests.mediator.postgreskit import running
-from tests.support.lablife import PARTY, Pinging, raised_lab
+from tests.netns.twomediatorskit import DOCUMENT, address_of, environs, one_at_each, start_away_from, way_to
+from tests.support.lablife import Pinging, raised_lab
 from tests.support.patience import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
-SECOND = """
-  - url: "netctl://m2.example.net:8443"
-    identity: ["ed25519:Bu5gPDs1yKp6lD1KQgqmSDWzxs+GRUC3BSGtxDjj5SE="]
-members:
-"""
 HARD = """
 nats:
   home: {kind: symmetric-random, members: [laptop]}
@@ -33,30 +28,13 @@ OTHER = {"mediator": "mediator2", "mediator2": "mediator"}
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Store and bus are one PostgreSQL. The second mediator has the relay secret of the first, as one sets it up."""
-    with running() as server:
-        database = server.database()
-        environs = {
-            "NETCTL_MEDIATOR_STORE": database,
-            "NETCTL_MEDIATOR_BUS": database,
-            "NETCTL_MEDIATOR_CLUSTER": "1",
-        }
-        with raised_lab(PARTY.replace("\nmembers:\n", SECOND, 1), HARD, environs) as lab:
-            lab.stop("mediator2")
-            secret = lab.node("mediator").run(["od", "-An", "-v", "-tx1", SECRET]).split()
-            text = "".join(f"\\x{byte}" for byte in secret)
-            lab.node("mediator2").run(["bash", "-c", f"printf '{text}' > {SECRET}"])
-            lab.start_mediator("mediator2")
-            yield lab
-
-
-def address_of(lab: Lab, machine: str) -> str:
-    return next(str(node.address) for _, node in lab.topology.mediators if node.name == machine)
-
-
-def online_at(lab: Lab, machine: str) -> int:
-    said = lab.node(machine).run([program("netctl-mediator"), "status", "--state", STATE_PATH, "-o", "json"])
-    found: int = json.loads(said)["online"]
-    return found
+    with running() as server, raised_lab(DOCUMENT, HARD, environs(server.database())) as lab:
+        lab.stop("mediator2")
+        secret = lab.node("mediator").run(["od", "-An", "-v", "-tx1", SECRET]).split()
+        text = "".join(f"\\x{byte}" for byte in secret)
+        lab.node("mediator2").run(["bash", "-c", f"printf '{text}' > {SECRET}"])
+        lab.start_mediator("mediator2")
+        yield lab
 
 
 def carrier(lab: Lab) -> str | None:
@@ -74,16 +52,14 @@ def carrier(lab: Lab) -> str | None:
 def test_a_pair_at_two_mediators_is_relayed_beside_one_and_moves_to_the_other_when_that_is_gone(
     lab: Lab,
 ) -> None:
-    away = {"laptop": address_of(lab, "mediator2"), "desktop": address_of(lab, "mediator")}
-    for name, address in away.items():
-        lab.stop(name)
-        lab.node(name).run(["ip", "route", "add", "blackhole", address])
-        lab.start_agent(name)
-    wait_for("one member is at each", lambda: [online_at(lab, name) for name in OTHER] == [1, 1])
-    for name, address in away.items():
-        lab.node(name).run(["ip", "route", "del", "blackhole", address])
+    away = {"laptop": "mediator2", "desktop": "mediator"}
+    for name, machine in away.items():
+        start_away_from(lab, name, machine)
+    wait_for("one member is at each", lambda: one_at_each(lab))
+    for name, machine in away.items():
+        way_to(lab, name, machine)
     wait_for("a mediator's relay carries both", lambda: carrier(lab) is not None)
-    assert [online_at(lab, name) for name in OTHER] == [1, 1], "nobody has changed its mediator for a relay"
+    assert one_at_each(lab), "nobody has changed its mediator for a relay"
 
     ping = Pinging(lab.node("laptop"), host_name("desktop", "party"))
     wait_for("it is answered", ping.newest)

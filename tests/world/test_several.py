@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -175,6 +175,21 @@ RELAY_LOST_S = 5.0
 """A pair over which packets go now and then is on another relay within this after its own has vanished."""
 
 
+Ends = Sequence[tuple[SimMember, SimMember, SimRelay | SharedMediator]]
+"""Who sends to whom by which relay, as of `Several.relayed`."""
+
+
+def _moved_within_s(seed: int, world: Several, dead: SimRelay | SharedMediator, ends: Ends) -> float:
+    """Take the power of a relay; after how many seconds these ends of pairs go by another one."""
+    dead.lose_power()
+    lost_at = world.clock.now
+    while not all(_goes_by_another(one, other, dead) for one, other, _ in ends):
+        late = world.clock.now - lost_at >= RELAY_LOST_S
+        assert not late, f"seed {seed}: somebody has no relay {RELAY_LOST_S} s after its own vanished"
+        world.run(0.1)
+    return world.clock.now - lost_at
+
+
 @all_seeds
 def test_a_pair_that_only_relays_join_is_relayed_across_mediators_and_moves_when_its_relay_vanishes() -> None:
     pairs, across, slowest_s = 0, 0, 0.0
@@ -189,13 +204,7 @@ def test_a_pair_that_only_relays_join_is_relayed_across_mediators_and_moves_when
             relayed = [row for row in world.relayed() if isinstance(row[2], SimRelay)]
             pairs += len(relayed)
             across += sum(at[one.name] != at[other.name] for one, other, _ in relayed)
-            dead.lose_power()
-            lost_at = world.clock.now
-            while not all(_goes_by_another(one, other, dead) for one, other, _ in relayed):
-                late = world.clock.now - lost_at >= RELAY_LOST_S
-                assert not late, f"seed {seed}: somebody has no relay {RELAY_LOST_S} s after its own vanished"
-                world.run(0.1)
-            slowest_s = max(slowest_s, world.clock.now - lost_at)
+            slowest_s = max(slowest_s, _moved_within_s(seed, world, dead, relayed))
             dead.power_on()
             world.settle()
             assert world.at() == at, "nobody changes its mediator for a relay"
@@ -220,13 +229,7 @@ def test_a_pair_without_a_relay_apart_moves_to_another_mediators_relay_when_a_ma
             there = [row for row in newer if row[2] is dead]
             pairs += len(there)
             across += sum(at[one.name] != at[other.name] for one, other, _ in there)
-            dead.lose_power()
-            lost_at = world.clock.now
-            while not all(_goes_by_another(one, other, dead) for one, other, _ in there):
-                late = world.clock.now - lost_at >= RELAY_LOST_S
-                assert not late, f"seed {seed}: somebody has no relay {RELAY_LOST_S} s after its own vanished"
-                world.run(0.1)
-            slowest_s = max(slowest_s, world.clock.now - lost_at)
+            slowest_s = max(slowest_s, _moved_within_s(seed, world, dead, there))
             dead.power_on()
             world.settle()
             at = world.at()

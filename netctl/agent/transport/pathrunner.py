@@ -513,8 +513,7 @@ class PathRunner:
         self._perform(self._manager.set_stun(self._plain(self._stun), now))
         self._tell_relays(now)
         for grant, servers in self._grants.values():
-            there = servers or self._at_relay(grant)
-            self._perform(self._manager.handle_message(grant, now, tuple(self._plain(there))))
+            self._tell_grant(grant, servers or self._at_relay(grant), now)
         self._perform(self._manager.ways_changed(now))
 
     def mediator_gone(self) -> None:
@@ -591,8 +590,10 @@ class PathRunner:
         self._tell_relays(now)
         for grant, servers in self._grants.values():
             if not servers:
-                there = self._at_relay(grant)
-                self._perform(self._manager.handle_message(grant, now, tuple(self._plain(there))))
+                self._tell_grant(grant, self._at_relay(grant), now)
+
+    def _tell_grant(self, grant: RelayGrant, servers: Iterable[SocketAddress], now: float) -> None:
+        self._perform(self._manager.handle_message(grant, now, tuple(self._plain(servers))))
 
     def _tell_relays(self, now: float) -> None:
         beside = self._beside if self._names else ()

@@ -183,9 +183,9 @@ def _check_member_relays(document: Document, report: Report) -> None:
         for member in document.members.values()
         if member.relay is not None and member.state is MemberState.PRESENT
     ]
-    apart = sum(1 for mediator in document.mediators if mediator.relay_only)
     if not relaying:
         return
+    apart = sum(1 for mediator in document.mediators if mediator.relay_only)
     taken: list[tuple[str, frozenset[int], str]] = [
         (one.host, _udp_ports(one.stun, one.relay_ports), f"mediators[{index}]")
         for index, one in enumerate(document.mediators)
